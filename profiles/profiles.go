@@ -52,14 +52,14 @@ type Config struct {
 
 // Daemon is the [daemon] table: the static half of the configuration.
 type Daemon struct {
-	Listen               []string // "unix:/absolute/path" or "tcp:host:port", see [SplitListen]
-	StateDir             string   // absolute
-	CacheDir             string   // absolute
-	MaxSandboxes         int      // over all profiles; 0 = no limit
-	MaxSandboxesPerUser  int      // over all profiles, for one principal; 0 = no limit
-	ExitWhenIdle         time.Duration
-	ProfileSockets       bool // one more socket for each profile: profiles/NAME.sock beside the first Unix socket
-	AllowUnauthenticated bool // allow_unauthenticated_loopback: no token needed on 127.0.0.0/8 and ::1
+	Listen                       []string // "unix:/absolute/path" or "tcp:host:port", see [SplitListen]
+	StateDir                     string   // absolute
+	CacheDir                     string   // absolute
+	MaxSandboxes                 int      // over all profiles; 0 = no limit
+	MaxSandboxesPerUser          int      // over all profiles, for one principal; 0 = no limit
+	ExitWhenIdle                 time.Duration
+	ProfileSockets               bool // one more socket for each profile: profiles/NAME.sock beside the first Unix socket
+	AllowUnauthenticatedLoopback bool // no token needed on 127.0.0.0/8 and ::1
 }
 
 // Equal reports whether d and e are the same in every way.
@@ -130,6 +130,7 @@ const (
 // filled in. See [Keys] for what each key means.
 type Profile struct {
 	Name        string
+	Backend     string // the driver's name
 	Description string
 
 	Timeout        time.Duration // for one exec that names none; ≥ 1 s
