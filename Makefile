@@ -1,0 +1,116 @@
+# What a developer does, one target for each. `make` lists them.
+# Programs and tests need only Go; what else a target needs it says itself.
+
+SHELL := /bin/bash -o pipefail
+GO    ?= go
+
+PREFIX  ?= /usr/local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+FUZZTIME    ?= 30s
+GOTESTFLAGS ?=
+
+# Tools run by version, so that everybody's check is the same.
+GOTESTSUM   = $(GO) run gotest.tools/gotestsum@v1.13.0
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+# The guests of the WebAssembly kernel are built for another machine, so they
+# are a module of their own.
+GUEST   = backends/wasm/guest
+MODULES = . $(wildcard $(GUEST))
+
+# Other people's MCP clients, kept from one clone to the next.
+NODE_LOCK  = daemon/mcptest/node/package-lock.json
+NODE_CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kilntainers/mcptest
+
+# What the tests can use beyond Go, as Debian names it.
+TEST_PACKAGES = docker.io podman crun uidmap slirp4netns fuse-overlayfs iptables \
+	mmdebstrap docker-registry musl-tools gcc-aarch64-linux-gnu
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##### Use
+
+.PHONY: build demo install
+build: ## Build the programs into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+demo: ## Start a daemon, run a command in a sandbox over MCP, clean up
+	@$(GO) run ./contrib/demo
+
+install: build ## Install the programs below DESTDIR and PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 bin/* $(DESTDIR)$(PREFIX)/bin/
+
+##### Test
+
+.PHONY: test check setup-test node-tools
+test: node-tools ## Run all tests that this machine can run, and say which it cannot
+	@$(GOTESTSUM) --format pkgname --hide-summary output --raw-command -- bash -c '\
+		status=0; \
+		for module in $(MODULES); do (cd $$module && $(GO) test -json -timeout 20m $(GOTESTFLAGS) ./...) || status=$$?; done; \
+		exit $$status'
+
+check: lint vuln ## Run all that CI runs, ending with a clean git diff
+	@$(MAKE) --no-print-directory test GOTESTFLAGS=-race
+	@$(MAKE) --no-print-directory generated
+
+setup-test: ## Install what the tests can use beyond Go (Debian, as root)
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends $(TEST_PACKAGES)
+
+node-tools:
+	@if cmp -s $(NODE_LOCK) $(NODE_CACHE)/package-lock.json; then exit 0; fi; \
+	if ! command -v npm >/dev/null; then echo 'There is no npm here, so tests with MCP clients of other people will be skipped: install Node.'; exit 0; fi; \
+	echo 'Installing MCP clients of other people into $(NODE_CACHE) …'; \
+	rm -rf '$(NODE_CACHE).new' && mkdir -p '$(NODE_CACHE).new' && cp daemon/mcptest/node/{package.json,.npmrc} '$(NODE_CACHE).new' && \
+	cp $(NODE_LOCK) '$(NODE_CACHE).new' && npm --prefix '$(NODE_CACHE).new' --silent ci && \
+	rm -rf '$(NODE_CACHE)' && mv '$(NODE_CACHE).new' '$(NODE_CACHE)' || \
+	echo 'That did not work, so tests with them will be skipped.'
+
+##### Look closer
+
+.PHONY: fuzz fuzz-list bench size
+fuzz: ## Run every fuzz target for FUZZTIME (30s)
+	@$(MAKE) --silent --no-print-directory fuzz-list | while read -r dir target; do \
+		echo "$$dir $$target"; \
+		(cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .) || exit 1; \
+	done
+
+fuzz-list:
+	@grep -rE --include='*_test.go' '^func Fuzz' . | sed -E 's|/[^/]*:func (Fuzz[A-Za-z0-9_]*).*| \1|'
+
+size: build ## Tell how large the programs are
+	@ls -l --block-size=K bin | awk 'NR > 1 { print $$5, $$NF }' | column -t
+
+##### Keep in order
+
+.PHONY: fmt lint vuln generate generated clean
+fmt: ## Format the Go code
+	gofmt -w $$(git ls-files '*.go')
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	@for module in $(MODULES); do (cd $$module && $(GO) vet ./... && $(STATICCHECK) ./...) || exit 1; done
+
+# Where the database of vulnerabilities cannot be reached nothing is known, and
+# that is said; what was found there is an error.
+vuln:
+	@out=$$($(GOVULNCHECK) ./... 2>&1); status=$$?; echo "$$out" | tail -n 20; \
+	if [ $$status -ne 0 ] && grep -q 'fetching vulnerabilities' <<<"$$out"; then \
+		echo 'NOT CHECKED for known vulnerabilities: their database cannot be reached from here.'; \
+	else exit $$status; fi
+
+generate: ## Make the generated files anew
+	$(GO) generate ./...
+
+generated: generate
+	git diff --exit-code
+	@test -z "$$(git status --porcelain | tee /dev/stderr)"
+
+clean: ## Remove what was built
+	rm -rf bin dist
