@@ -10,6 +10,7 @@ import (
 	"path"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -208,6 +209,12 @@ func clip(s string) string {
 // wrote is in the result unless e has writers of its own.
 func (c *probe) exec(ctx context.Context, sb backends.Sandbox, e backends.Exec) (r result) {
 	c.Helper()
+	c.within("Exec", func() { r = c.execGuarded(ctx, sb, e) })
+	return r
+}
+
+// execGuarded is exec without an end to its patience.
+func (c *probe) execGuarded(ctx context.Context, sb backends.Sandbox, e backends.Exec) (r result) {
 	var stdout, stderr bytes.Buffer
 	var over atomic.Bool
 	guard := func(name string, w io.Writer, buf *bytes.Buffer) io.Writer {
@@ -223,7 +230,8 @@ func (c *probe) exec(ctx context.Context, sb backends.Sandbox, e backends.Exec) 
 	if e.Dir == "" {
 		e.Dir = c.target().Scratch
 	}
-	c.within("Exec", func() { r.Exit, r.err = sb.Exec(ctx, e); over.Store(true) })
+	r.Exit, r.err = sb.Exec(ctx, e)
+	over.Store(true)
 	r.stdout, r.stderr = stdout.String(), stderr.String()
 	return r
 }
@@ -278,6 +286,56 @@ func (c *probe) file(name string) string {
 	return path.Join(dir, name)
 }
 
+// errStop is the cause of every cancel in the suite.
+var errStop = errors.New("the test stopped it")
+
+// A command is an Exec that runs beside the case.
+type command struct {
+	c      *probe
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+	result result
+}
+
+// start begins e and does not wait. The command ends with the case at the
+// latest.
+func (c *probe) start(sb backends.Sandbox, e backends.Exec) *command {
+	c.Helper()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cmd := &command{c: c, cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(cmd.done)
+		cmd.result = c.execGuarded(ctx, sb, e)
+	}()
+	c.Cleanup(func() { cmd.stop() })
+	return cmd
+}
+
+// wait returns how the command ended by itself.
+func (cmd *command) wait() result {
+	cmd.c.Helper()
+	cmd.c.await("Exec", cmd.done)
+	return cmd.result
+}
+
+// stop cancels the command and returns how it ended.
+func (cmd *command) stop() result {
+	cmd.c.Helper()
+	cmd.cancel(errStop)
+	cmd.c.await("a cancelled Exec", cmd.done)
+	return cmd.result
+}
+
+// eventually reports whether cond came true in time.
+func (c *probe) eventually(cond func() bool) bool {
+	for deadline := time.Now().Add(c.patience()); !cond(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
 // A guardedWriter passes writes on and notices the ones that must not be.
 type guardedWriter struct {
 	suite *suite
@@ -312,4 +370,68 @@ func (g *guardedReader) Read(p []byte) (int, error) {
 		g.suite.misdeed("a read of Stdin after, or still going on when, Exec returned")
 	}
 	return n, err
+}
+
+// A waitWriter keeps what is written, and tells when a text has been seen.
+type waitWriter struct {
+	text string
+	seen chan struct{}
+	fail error // what the write that completes the text returns
+
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func newWaitWriter(text string) *waitWriter {
+	return &waitWriter{text: text, seen: make(chan struct{})}
+}
+
+func (w *waitWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := strings.Contains(w.buf.String(), w.text)
+	w.buf.Write(p)
+	if before || !strings.Contains(w.buf.String(), w.text) {
+		return len(p), nil
+	}
+	close(w.seen)
+	return len(p), w.fail
+}
+
+func (w *waitWriter) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.String()
+}
+
+// A countingWriter counts bytes and forgets them.
+type countingWriter struct {
+	n     atomic.Int64
+	each  func()        // called before each write; may be nil
+	begun chan struct{} // closed by the first write
+	once  sync.Once
+}
+
+func newCountingWriter() *countingWriter { return &countingWriter{begun: make(chan struct{})} }
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	w.once.Do(func() { close(w.begun) })
+	if w.each != nil {
+		w.each()
+	}
+	w.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// A failingWriter takes so many bytes, then fails.
+type failingWriter struct {
+	room int
+	err  error
+}
+
+func (w *failingWriter) Write(p []byte) (int, error) {
+	if w.room -= len(p); w.room < 0 {
+		return 0, w.err
+	}
+	return len(p), nil
 }
