@@ -1,17 +1,19 @@
 package agent
 
 import (
+	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
-
-// Name is the agent's file name.
-const Name = "kilntainers-init"
 
 // Options are what a Client is told about the sandbox behind its stream. The
 // zero value is usable.
@@ -31,15 +33,21 @@ type Options struct {
 	// error is logged. nil only closes the stream.
 	Kill func(ctx context.Context) error
 
-	// Heartbeat is the time between pings while the channel is idle; 0 is 15 s.
-	// An agent that was silent for four of them is given up. The agent itself
-	// ends when it heard nothing for 60 s, so longer than 15 s is unwise.
+	// Heartbeat is the time between pings; 0 is 15 s. An agent that was silent
+	// for four of them is given up. The agent itself ends when it heard nothing
+	// for 60 s, so much longer than 15 s is unwise.
 	Heartbeat time.Duration
 
 	// Grace is how long the agent has to kill a command; 0 is 5 s. After it
 	// the sandbox is ended.
 	Grace time.Duration
 }
+
+// killTimeout bounds a call of Options.Kill, byeTimeout the last write.
+const (
+	killTimeout = 10 * time.Second
+	byeTimeout  = time.Second
+)
 
 // Hello is what the agent says of its sandbox when it starts. It is the
 // sandbox's word: good for a message, not for a decision on safety.
@@ -58,7 +66,35 @@ type Command struct {
 }
 
 // A Client runs commands through one agent. It is safe for concurrent use.
-type Client struct{}
+//
+// Its one goroutine reads the frames and hands their payloads to the writers
+// of the commands. An Exec writes its own frames, so nothing that the agent
+// does can keep the reader from reading, and the two sides cannot wait for
+// each other.
+type Client struct {
+	log       *slog.Logger
+	kill      func(context.Context) error
+	heartbeat time.Duration
+	grace     time.Duration
+	hello     Hello
+
+	rw      io.ReadWriteCloser
+	closeRW func() error
+	writing sync.Mutex // held for each write to rw
+
+	silence atomic.Int32 // heartbeats since the agent was heard
+	pings   atomic.Int32 // that are not answered
+
+	mu     sync.Mutex
+	runs   map[uint32]*run
+	lastID uint32
+	cause  error          // why the channel is ending; the first cause stays
+	beat   *time.Timer    // nil once the channel ended
+	beats  sync.WaitGroup // one for each beat that is set
+
+	done chan struct{}
+	err  error // set before done is closed
+}
 
 // New speaks to the agent at the other end of rw and returns once the agent
 // said hello; ctx bounds that wait and nothing after it. The Client owns rw: it
@@ -67,7 +103,262 @@ type Client struct{}
 //
 // New does not call Options.Kill when it fails.
 func New(ctx context.Context, rw io.ReadWriteCloser, o Options) (*Client, error) {
-	return nil, errors.New("agent: under construction")
+	c := &Client{
+		log:       o.Log,
+		kill:      o.Kill,
+		heartbeat: o.Heartbeat,
+		grace:     o.Grace,
+		rw:        rw,
+		closeRW:   sync.OnceValue(rw.Close),
+		runs:      map[uint32]*run{},
+		done:      make(chan struct{}),
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.heartbeat == 0 {
+		c.heartbeat = 15 * time.Second
+	}
+	if c.grace == 0 {
+		c.grace = 5 * time.Second
+	}
+
+	stop := context.AfterFunc(ctx, func() { c.closeRW() })
+	in := bufio.NewReaderSize(rw, headerSize+maxData)
+	err := readFrame(in, func(f frame) (err error) {
+		if f.typ != frameHello {
+			return errProtocol("the first frame is no HELLO")
+		}
+		c.hello, err = parseHello(f.payload)
+		return err
+	})
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.closeRW()
+		return nil, fmt.Errorf("wait for the agent: %w", err)
+	}
+	c.setBeat()
+	go c.read(in)
+	return c, nil
+}
+
+// readFrame reads one frame and calls f with it. Its payload lies in the
+// buffer of in.
+func readFrame(in *bufio.Reader, f func(frame) error) error {
+	b, err := in.Peek(headerSize)
+	if err != nil {
+		return err
+	}
+	fr, n, err := parseHeader(b)
+	if err != nil {
+		return err
+	}
+	if b, err = in.Peek(headerSize + n); err != nil {
+		return err
+	}
+	fr.payload = b[headerSize:]
+	if err := f(fr); err != nil {
+		return err
+	}
+	_, err = in.Discard(headerSize + n)
+	return err
+}
+
+// Hello returns what the agent said first.
+func (c *Client) Hello() Hello { return c.hello }
+
+// Done is closed when the channel has ended and Options.Kill has returned.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err is nil until Done is closed; then backends.ErrClosed after Close, or a
+// *backends.GoneError with the reason.
+func (c *Client) Err() error {
+	select {
+	case <-c.done:
+		return c.err
+	default:
+		return nil
+	}
+}
+
+// Close tells the agent to end, which ends the sandbox, and closes the stream.
+// Commands that are running return backends.ErrClosed. It does not call
+// Options.Kill. Closing twice is fine.
+func (c *Client) Close() error {
+	if c.end(backends.ErrClosed) {
+		t := time.AfterFunc(byeTimeout, func() { c.closeRW() })
+		c.send(frameBye, 0)
+		t.Stop()
+		c.closeRW()
+	}
+	<-c.done
+	return nil
+}
+
+// end says why the channel is to end. It reports whether this was the first
+// cause.
+func (c *Client) end(cause error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != nil {
+		return false
+	}
+	c.cause = cause
+	return true
+}
+
+// fail ends the channel: the reader sees it closed and does the rest.
+func (c *Client) fail(reason string, err error) {
+	if c.end(&backends.GoneError{Reason: reason, Err: err}) {
+		c.log.Debug("channel to the agent ends", "reason", reason, "err", err)
+	}
+	c.closeRW()
+}
+
+// read is the reader: it ends with the channel, and ends it.
+func (c *Client) read(in *bufio.Reader) {
+	var err error
+	for err == nil {
+		err = readFrame(in, c.take)
+		c.silence.Store(0)
+	}
+	reason := "its connection ended"
+	if protocol := errProtocol(""); errors.As(err, &protocol) {
+		reason = "what runs in it broke the protocol"
+	}
+	c.fail(reason, err)
+
+	c.mu.Lock()
+	if c.beat.Stop() {
+		c.beats.Done()
+	}
+	c.beat = nil
+	c.err = c.cause
+	c.mu.Unlock()
+	c.beats.Wait()
+
+	if c.err != backends.ErrClosed && c.kill != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+		err := c.kill(ctx)
+		cancel()
+		if gone := (*backends.GoneError)(nil); errors.As(err, &gone) {
+			c.err = gone
+		} else if err != nil {
+			c.log.Warn("cannot end the sandbox", "err", err)
+		}
+	}
+	close(c.done)
+}
+
+// take acts on one frame. Only what a run is at this moment may be said of it.
+func (c *Client) take(f frame) error {
+	switch f.typ {
+	case frameHello:
+		return errProtocol("a second HELLO")
+	case framePong:
+		if c.pings.Add(-1) < 0 {
+			return errProtocol("PONG without PING")
+		}
+		return nil
+	}
+	c.mu.Lock()
+	r := c.runs[f.id]
+	c.mu.Unlock()
+	if r == nil {
+		return errProtocol(fmt.Sprintf("frame of type 0x%02x for exec %d, which does not run", uint8(f.typ), f.id))
+	}
+	switch f.typ {
+	case frameExit:
+		x, err := parseExit(f.payload)
+		if err != nil {
+			return err
+		}
+		if r.left && !r.killed.Load() {
+			return errProtocol("a second EXIT without KILL")
+		}
+		if r.left && x.left {
+			return errProtocol("a second EXIT that is not the last")
+		}
+		r.left = x.left
+		if !x.left {
+			c.forget(r)
+		}
+		r.exits <- x
+		return nil
+	case frameCredit:
+		return r.stdin.credited(binary.LittleEndian.Uint32(f.payload))
+	case frameStdinClosed:
+		return r.stdin.closed()
+	}
+	if r.left {
+		return errProtocol("output after EXIT")
+	}
+	if f.typ == frameStderr {
+		r.write(r.stderr, f.payload)
+	} else {
+		r.write(r.stdout, f.payload)
+	}
+	return nil
+}
+
+// ---- writing
+
+// write sends frames in one write. When it fails the channel ends.
+func (c *Client) write(b []byte) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if _, err := c.rw.Write(b); err != nil {
+		c.fail("its connection broke", err)
+	}
+}
+
+// send sends a frame without payload.
+func (c *Client) send(t frameType, id uint32) {
+	c.write(appendHeader(make([]byte, 0, headerSize), t, id, 0))
+}
+
+// setBeat sets the next heartbeat. c.mu is held, or nobody else knows c.
+func (c *Client) setBeat() {
+	c.beats.Add(1)
+	c.beat = time.AfterFunc(c.heartbeat, c.ping)
+}
+
+func (c *Client) ping() {
+	defer c.beats.Done()
+	c.mu.Lock()
+	if c.beat == nil {
+		c.mu.Unlock()
+		return
+	}
+	c.setBeat() // first: the write below may hang, and that must be noticed
+	c.mu.Unlock()
+	if c.silence.Add(1) > 4 {
+		c.fail("it stopped answering", errors.New("no answer to pings"))
+		return
+	}
+	if !c.writing.TryLock() {
+		return // something is being written, which is as good
+	}
+	defer c.writing.Unlock()
+	c.pings.Add(1)
+	if _, err := c.rw.Write(appendHeader(nil, framePing, 0, 0)); err != nil {
+		c.fail("its connection broke", err)
+	}
+}
+
+// ---- commands
+
+// A run is one command that the agent runs.
+type run struct {
+	id             uint32
+	stdout, stderr io.Writer
+	stdin          *stdin      // nil if it has none
+	killed         atomic.Bool // KILL is sent, or about to be
+	left           bool        // EXIT said that processes are left; for the reader only
+	exits          chan exit   // two at most
+	failed         chan error  // the first error of a writer or of stdin
 }
 
 // Exec runs one command as backends.Sandbox.Exec promises. Beyond that:
@@ -80,22 +371,151 @@ func New(ctx context.Context, rw io.ReadWriteCloser, o Options) (*Client, error)
 // killed, and the error returned, so that no command takes half of its input
 // for the whole.
 //
+// Commands of more than 128 KiB, which is all that the kernel takes as one
+// argument, reach the shell in pieces and run as with -c. Of commands that run
+// at once, OOM is told of each that fails while the kernel kills something.
+//
 // On a Client whose channel ended it returns Err.
 func (c *Client) Exec(ctx context.Context, e Command) (backends.Exit, error) {
-	return backends.Exit{}, backends.ErrGone
+	if ctx.Err() != nil {
+		return backends.Exit{}, context.Cause(ctx)
+	}
+	req := request{dir: e.Dir, args: e.Args, env: e.Env}
+	switch {
+	case (e.Command == "") == (len(e.Args) == 0):
+		return backends.Exit{}, errors.New("exactly one of Command and Args must be set")
+	case e.Command != "":
+		req.args = shellArgs(e.Shell, e.Command)
+		if e.Shell == "" {
+			req.flags |= execShell
+		}
+	}
+	r := &run{stdout: e.Stdout, stderr: e.Stderr, exits: make(chan exit, 2), failed: make(chan error, 1)}
+	if e.Stdin != nil {
+		req.flags |= execStdin
+		r.stdin = newStdin()
+	}
+	if !c.register(r) {
+		<-c.done
+		return backends.Exit{}, c.err
+	}
+
+	// What is known of stdin leaves in one write with the command.
+	frames, err := appendExec(nil, r.id, req)
+	if err != nil {
+		c.forget(r)
+		if e.Stderr != nil {
+			fmt.Fprintf(e.Stderr, "kilntainers: cannot run the command: %v\n", err)
+		}
+		return backends.Exit{Code: 126}, nil
+	}
+	if n, ok := length(e.Stdin); ok && n <= maxData {
+		c.write(r.stdin.appendAll(frames, r.id, e.Stdin, n))
+	} else {
+		c.write(frames)
+		if e.Stdin != nil {
+			r.stdin.start(c, r, e.Stdin)
+			defer r.stdin.wait()
+		}
+	}
+	return c.wait(ctx, r)
 }
 
-// Hello returns what the agent said first.
-func (c *Client) Hello() Hello { return Hello{} }
+// wait waits for r's end, or brings it about.
+func (c *Client) wait(ctx context.Context, r *run) (backends.Exit, error) {
+	var cause error        // why it is to die
+	var grace *time.Timer  // runs since KILL
+	canceled := ctx.Done() // until then
+	for {
+		select {
+		case <-canceled:
+			cause = context.Cause(ctx)
+		case err := <-r.failed:
+			if cause == nil {
+				cause = err
+			}
+		case x := <-r.exits:
+			if cause == nil {
+				select {
+				case cause = <-r.failed: // before it ended
+				default:
+				}
+			}
+			if cause == nil && x.left {
+				cause = context.Cause(ctx)
+			}
+			switch {
+			case !x.left && cause == nil:
+				return backends.Exit{Code: x.code, OOM: x.oom}, nil
+			case !x.left:
+				return backends.Exit{}, cause
+			case cause == nil:
+				c.forget(r)
+				c.send(frameLet, r.id)
+				return backends.Exit{Code: x.code, OOM: x.oom}, nil
+			}
+		case <-c.done:
+			return backends.Exit{}, c.err
+		}
+		if grace == nil {
+			canceled = nil
+			r.killed.Store(true)
+			// The clock first: the write may hang too.
+			grace = time.AfterFunc(c.grace, func() {
+				c.fail("a command in it could not be killed", errors.New("no answer to KILL"))
+			})
+			defer grace.Stop()
+			r.stdin.stop()
+			c.send(frameKill, r.id)
+		}
+	}
+}
 
-// Done is closed when the channel has ended and Options.Kill has returned.
-func (c *Client) Done() <-chan struct{} { return nil }
+// register gives r an id. It fails when the channel is ending.
+func (c *Client) register(r *run) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause != nil {
+		return false
+	}
+	for {
+		c.lastID++
+		if _, used := c.runs[c.lastID]; !used && c.lastID != 0 {
+			break
+		}
+	}
+	r.id = c.lastID
+	c.runs[r.id] = r
+	return true
+}
 
-// Err is nil until Done is closed; then backends.ErrClosed after Close, or a
-// *backends.GoneError with the reason.
-func (c *Client) Err() error { return nil }
+// forget ends what the agent may say of r.
+func (c *Client) forget(r *run) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.runs, r.id)
+}
 
-// Close tells the agent to end, which ends the sandbox, and closes the stream.
-// Commands that are running return backends.ErrClosed. It does not call
-// Options.Kill. Closing twice is fine.
-func (c *Client) Close() error { return nil }
+// write hands output to a writer of the command, until one fails or the
+// command is to die.
+func (r *run) write(w io.Writer, p []byte) {
+	if w == nil || r.killed.Load() {
+		return
+	}
+	n, err := w.Write(p)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		r.fail(err)
+	}
+}
+
+// fail asks for r's death. Only the first error counts.
+func (r *run) fail(err error) {
+	r.killed.Store(true)
+	select {
+	case r.failed <- err:
+	default:
+	}
+}
