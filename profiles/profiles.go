@@ -45,8 +45,8 @@ type Config struct {
 	Tokens   map[string]Token
 	Profiles map[string]*Profile
 
-	// Hash is of the names and bytes of Files. Two Configs with one Hash are
-	// the same.
+	// Hash is of the names and bytes of Files, secrets included: compare it,
+	// do not show it. Two Configs with one Hash are the same.
 	Hash [sha256.Size]byte
 }
 
