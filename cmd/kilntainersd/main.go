@@ -1,0 +1,175 @@
+// Command kilntainersd gives LLM agents isolated Linux sandboxes: it serves
+// each profile of its configuration as an MCP endpoint.
+//
+//	kilntainersd [serve] [--config FILE]   run the daemon
+//	kilntainersd check   [--config FILE]   validate the configuration
+//	kilntainersd version
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/kilntainers/kilntainers/daemon"
+	"github.com/kilntainers/kilntainers/profiles"
+)
+
+// version is set by the Makefile; go install leaves it to the build info.
+var version = ""
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-ctx.Done()
+		stop() // a second signal ends the process at once
+	}()
+	tuneGC()
+	os.Exit(exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
+}
+
+// usageError is wrong usage: exit status 2.
+type usageError struct{ error }
+
+// exitCode words an error and maps it to the exit status.
+func exitCode(err error, stderr io.Writer) int {
+	var usage usageError
+	var problems profiles.Problems
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "kilntainersd: %v\nRun kilntainersd --help for what there is.\n", err)
+		return 2
+	case errors.As(err, &problems):
+		fmt.Fprintln(stderr, problems)
+		return 1
+	default:
+		fmt.Fprintf(stderr, "kilntainersd: %v\n", err)
+		return 1
+	}
+}
+
+const help = `kilntainersd serves sandboxes for LLM agents over MCP.
+
+  kilntainersd [serve] [flags]   run the daemon
+  kilntainersd check [flags]     validate the configuration; exit 0 if it is good, 1 if not
+  kilntainersd version           print the version
+
+Flags:
+  --config FILE        the configuration (default /etc/kilntainers/kilntainers.toml, else
+                       $XDG_CONFIG_HOME/kilntainers/kilntainers.toml, else the built-in one)
+  --log-level LEVEL    debug, info, warn or error (default info)
+  --log-format FORMAT  text or json (default text)
+  --version            print the version
+
+Signals: SIGTERM and SIGINT stop the daemon in order within 10 s, a second one at once;
+SIGHUP reloads the configuration, which also happens by itself when a file changes.
+`
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	command := "serve"
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		command, args = args[0], args[1:]
+	}
+	fs := flag.NewFlagSet("kilntainersd", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	config := fs.String("config", "", "")
+	level := fs.String("log-level", "info", "")
+	format := fs.String("log-format", "text", "")
+	showVersion := fs.Bool("version", false, "")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(stdout, help)
+			return err
+		}
+		return usageError{err}
+	}
+	if fs.NArg() > 0 {
+		return usageError{fmt.Errorf("unexpected argument %q", fs.Arg(0))}
+	}
+	switch {
+	case *showVersion || command == "version":
+		fmt.Fprintln(stdout, "kilntainersd "+versionString())
+		return nil
+	case command == "help":
+		fmt.Fprint(stdout, help)
+		return nil
+	case command == "check":
+		return check(*config, stdout)
+	case command != "serve":
+		return usageError{fmt.Errorf("unknown command %q; there are serve, check and version", command)}
+	}
+	log, err := newLogger(stderr, *level, *format)
+	if err != nil {
+		return usageError{err}
+	}
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	return daemon.Run(ctx, daemon.Options{
+		Config: *config, Drivers: drivers, Version: versionString(), Log: log, Reload: reload,
+	})
+}
+
+// check validates the configuration and says what it found.
+func check(path string, stdout io.Writer) error {
+	if path == "" {
+		path = profiles.Find()
+	}
+	conf, err := profiles.Load(path, drivers)
+	if err != nil {
+		return err
+	}
+	if path == "" {
+		path = "no configuration file; the built-in one"
+	}
+	fmt.Fprintf(stdout, "%s: good, %d profiles\n", path, len(conf.Profiles))
+	return nil
+}
+
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: there are debug, info, warn and error", level)
+	}
+	o := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: there are text and json", format)
+}
+
+// tuneGC lets the heap grow further between collections: a daemon's live heap
+// is small and the MCP SDK makes much garbage, so the default would collect
+// every few calls. Whoever sets GOGC or GOMEMLIMIT decides.
+func tuneGC() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(2 << 30)
+	}
+}
+
+func versionString() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,266 @@
+// Package daemon serves profiles over MCP.
+//
+//	listen.go   sockets ──► http.go  routes, who may call (access.go)
+//	                          ├─ era.go    MCP over HTTP, both eras ─┐
+//	                          └─ stdio.go  MCP over the shim's line ─┴─► endpoint.go ─► session.go ─► a sandbox
+//	reload.go   files   ──► table.go       which profiles are in service      tool.go: sandbox_exec, its limits and words
+//
+// Someone who has read table.go, endpoint.go and tool.go knows the program.
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kilntainers/kilntainers/backends"
+	"github.com/kilntainers/kilntainers/profiles"
+)
+
+// Options is what a daemon is started with.
+type Options struct {
+	Config  string           // path of the main file; "" = the usual places, else the built-in configuration
+	Drivers backends.Drivers // the backends of this build
+	Version string
+	Log     *slog.Logger
+	Reload  <-chan os.Signal // each one asks for a reload; may be nil
+
+	// Ready is called once the daemon serves, with the addresses it listens
+	// on, written as in daemon.listen; may be nil.
+	Ready func(addresses []string)
+}
+
+// How long a stop may take, in all less than the 10 s that users are promised.
+const (
+	graceTimeout = 5 * time.Second // for running calls
+	stopTimeout  = 9 * time.Second // for everything
+	sweepTimeout = 20 * time.Second
+)
+
+// A Daemon is one running daemon; see Run.
+type Daemon struct {
+	opts      Options
+	log       *slog.Logger
+	started   time.Time
+	access    *access
+	table     *table
+	reloader  *reloader
+	addresses []string
+	stopping  atomic.Bool
+}
+
+// Run serves until ctx ends, then stops in order: no new calls, running ones
+// get a grace period, every sandbox is destroyed. It returns nil after a
+// clean stop. A bad profile is no reason to return; a socket that cannot be
+// opened is.
+//
+//	state ─► load ─► sweep ─► table ─► sockets ─► READY … ctx ends … STOPPING ─► calls ─► sandboxes ─► clients ─► sockets
+func Run(ctx context.Context, o Options) error {
+	d := &Daemon{opts: o, log: o.Log, started: time.Now()}
+	conf, problems := loadFirst(o)
+	paths, err := ownPaths(conf.Daemon)
+	if err != nil {
+		return err
+	}
+	owner, unlock, err := claim(paths.state)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	d.access = &access{loopback: conf.Daemon.AllowUnauthenticatedLoopback}
+	d.table = newTable(owner, o.Version, newMetrics(), o.Log)
+	d.reloader = &reloader{
+		path: o.Config, drivers: o.Drivers, table: d.table, access: d.access, log: o.Log,
+		notify: d.notify, changed: func(*profiles.Config) {}, ask: make(chan chan<- ReloadResult),
+	}
+	d.sweep(ctx, conf)
+	if err := d.reloader.start(conf, problems); err != nil {
+		return err
+	}
+	listeners, err := listenAll(ctx, paths.listen)
+	if err != nil {
+		d.table.stop("the daemon could not start")
+		return err
+	}
+	return d.serve(ctx, listeners)
+}
+
+// loadFirst reads the configuration as far as it is good.
+func loadFirst(o Options) (*profiles.Config, profiles.Problems) {
+	path := o.Config
+	if path == "" {
+		path = profiles.Find()
+	}
+	return profiles.LoadGood(path, o.Drivers)
+}
+
+// serve runs everything that runs beside each other, until ctx ends or one of
+// them fails.
+func (d *Daemon) serve(ctx context.Context, listeners []*listener) error {
+	srv := d.newHTTPServer()
+	g, gctx := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		d.addresses = append(d.addresses, l.address())
+	}
+	for _, l := range listeners {
+		g.Go(func() error { return l.serve(srv) })
+	}
+	g.Go(func() error { return d.reloader.loop(gctx) })
+	g.Go(func() error { return d.watch(gctx) })
+	g.Go(func() error { return d.reloadOnSignal(gctx) })
+
+	d.log.Info("started", "version", d.opts.Version, "listen", d.addresses, "config", d.reloader.status().Files)
+	d.notify(notifyReady(d.reloader.summary()))
+	if d.opts.Ready != nil {
+		d.opts.Ready(d.addresses)
+	}
+	g.Go(func() error {
+		<-gctx.Done()
+		d.stop(srv, listeners)
+		return nil
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	d.log.Info("stopped")
+	return nil
+}
+
+// watch asks for a reload when the files change.
+func (d *Daemon) watch(ctx context.Context) error {
+	err := profiles.Watch(ctx, d.reloader.files, func() { _, _ = d.reloader.request(ctx) })
+	if err != nil {
+		d.log.Warn("cannot watch the configuration; reload it with SIGHUP or kilntainers reload", "error", err)
+	}
+	return nil
+}
+
+func (d *Daemon) reloadOnSignal(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.opts.Reload:
+			_, _ = d.reloader.request(ctx)
+		}
+	}
+}
+
+// stop is the reverse of starting. Whatever hangs is left behind after
+// stopTimeout.
+func (d *Daemon) stop(srv *http.Server, listeners []*listener) {
+	deadline, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	d.stopping.Store(true)
+	d.log.Info("stopping")
+	d.notify(notifyStopping())
+	for _, l := range listeners {
+		l.stopAccepting()
+	}
+	srv.SetKeepAlivesEnabled(false)
+
+	calls := d.table.gate.close()
+	wait(deadline, calls, graceTimeout)
+	sandboxes := make(chan struct{})
+	go func() {
+		defer close(sandboxes)
+		d.table.stop("the daemon is stopping")
+	}()
+	wait(deadline, sandboxes, stopTimeout)
+	wait(deadline, calls, time.Second) // what was killed answers
+	for _, ep := range d.table.all() {
+		ep.closeClients()
+	}
+	quick, cancelQuick := context.WithTimeout(deadline, 500*time.Millisecond)
+	defer cancelQuick()
+	if srv.Shutdown(quick) != nil {
+		_ = srv.Close()
+	}
+	for _, l := range listeners {
+		_ = l.Close()
+	}
+}
+
+// wait waits for done, for at most d and until ctx ends.
+func wait(ctx context.Context, done <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// notify tells the service manager, if there is one.
+func (d *Daemon) notify(state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		d.log.Warn("cannot notify systemd", "error", err)
+	}
+}
+
+// sweep removes what earlier boots of this instance left in the engines. An
+// engine that does not answer is left for the next time.
+func (d *Daemon) sweep(ctx context.Context, conf *profiles.Config) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	byDriver := map[string][]backends.Options{}
+	for _, p := range conf.Profiles {
+		byDriver[p.Backend] = append(byDriver[p.Backend], p.Options)
+	}
+	var wg sync.WaitGroup
+	for name, options := range byDriver {
+		driver, _ := d.opts.Drivers.Lookup(name)
+		if driver.Sweep == nil {
+			continue
+		}
+		wg.Go(func() {
+			left, err := driver.Sweep(ctx, backends.Sweep{Owner: d.table.owner, Options: options, Log: d.log})
+			for _, l := range left {
+				d.log.Info("removed what an earlier run left", "backend", name, "kind", l.Kind, "id", l.ID, "profile", l.Profile, "removed", l.Removed)
+			}
+			if err != nil {
+				d.log.Warn("cannot sweep", "backend", name, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// claim locks the state directory and returns who we are: the instance that
+// the directory has always been, and a boot of its own.
+func claim(dir string) (owner backends.Owner, unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return owner, nil, fmt.Errorf("make the state directory: %w; set daemon.state_dir to one that this user may write to", err)
+	}
+	lock, err := lockFile(filepath.Join(dir, "lock"))
+	if err != nil {
+		return owner, nil, err
+	}
+	path := filepath.Join(dir, "instance")
+	b, err := os.ReadFile(path)
+	id := strings.TrimSpace(string(b))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && id == "" {
+		id = strings.ToLower(rand.Text()[:12])
+		err = os.WriteFile(path, []byte(id+"\n"), 0o600)
+	}
+	if err != nil {
+		_ = lock.Close()
+		return owner, nil, fmt.Errorf("read the instance id: %w", err)
+	}
+	return backends.Owner{Instance: id, Boot: strings.ToLower(rand.Text()[:12])}, func() { _ = lock.Close() }, nil
+}

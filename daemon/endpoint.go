@@ -1,0 +1,375 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/kilntainers/kilntainers/backends"
+	"github.com/kilntainers/kilntainers/profiles"
+)
+
+// An endpoint is one profile in service: its MCP servers, the backend behind
+// them, and its sessions. It outlives reloads: only its service is replaced.
+//
+//	HTTP with sessions ─┐
+//	shim, both eras     ├─► bound  ─┐
+//	HTTP with a header ─┘           ├─► call ─► session ─► sandbox
+//	HTTP without any ─────► handle ─┘
+//
+// There are two servers because the tool differs: behind handle nothing but
+// the sandbox_id argument ties calls together, so its tool has that argument.
+type endpoint struct {
+	name    string
+	table   *table
+	log     *slog.Logger
+	metrics *profileMetrics
+	bound   *mcp.Server
+	handle  *mcp.Server
+	http    *front
+
+	svc atomic.Pointer[service] // nil = out of service
+
+	mu       sync.Mutex
+	sessions map[sessionKey]*session
+	shims    map[*lineConn]*mcp.ServerSession
+}
+
+func newEndpoint(name string, t *table) *endpoint {
+	ep := &endpoint{
+		name: name, table: t, log: t.log.With("profile", name), metrics: t.metrics.profile(name),
+		sessions: map[sessionKey]*session{}, shims: map[*lineConn]*mcp.ServerSession{},
+	}
+	ep.bound = newServer(name, t.version, ep.log)
+	ep.handle = newServer(name, t.version, ep.log)
+	ep.http = newFront(ep.bound, ep.serverFor, ep.log)
+	ep.http.sessionEnded = func(principal, id string) {
+		ep.endSession(sessionKey{principal, byMCP, id}, "its MCP session ended")
+	}
+	ep.http.idleTimeout = func() time.Duration {
+		if svc := ep.svc.Load(); svc != nil {
+			return svc.profile.SessionTimeout
+		}
+		return time.Minute
+	}
+	return ep
+}
+
+// newServer makes an MCP server that offers tools and nothing else.
+func newServer(profile, version string, log *slog.Logger) *mcp.Server {
+	s := mcp.NewServer(&mcp.Implementation{Name: "kilntainers", Title: "Kilntainers: " + profile, Version: version}, &mcp.ServerOptions{
+		Logger:       log,
+		Capabilities: &mcp.ServerCapabilities{Tools: &mcp.ToolCapabilities{ListChanged: true}},
+	})
+	s.AddReceivingMiddleware(onlyTools, recoverPanics(log))
+	return s
+}
+
+// onlyTools answers "method not found" for what the server does not offer;
+// the SDK by itself answers with empty lists.
+func onlyTools(next mcp.MethodHandler) mcp.MethodHandler {
+	return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
+		for _, prefix := range []string{"prompts/", "resources/", "completion/", "logging/"} {
+			if strings.HasPrefix(method, prefix) {
+				return nil, &jsonrpc.Error{Code: jsonrpc.CodeMethodNotFound, Message: "method not found: " + method}
+			}
+		}
+		return next(ctx, method, req)
+	}
+}
+
+// recoverPanics makes a bug in one call an error of that call: the SDK lets
+// it end the daemon.
+func recoverPanics(log *slog.Logger) mcp.Middleware {
+	return func(next mcp.MethodHandler) mcp.MethodHandler {
+		return func(ctx context.Context, method string, req mcp.Request) (res mcp.Result, err error) {
+			defer func() {
+				if v := recover(); v != nil {
+					log.Error("panic in a request; this is a bug", "method", method, "panic", v, "stack", stack())
+					res, err = nil, &jsonrpc.Error{Code: jsonrpc.CodeInternalError, Message: "internal error; see the daemon's log"}
+				}
+			}()
+			return next(ctx, method, req)
+		}
+	}
+}
+
+// put puts a version of the profile in service, or takes it out of service
+// (nil), and returns the one before. Clients are told when the tool changed.
+// Running calls are not disturbed.
+func (ep *endpoint) put(svc *service) (old *service) {
+	ep.mu.Lock()
+	old = ep.svc.Swap(svc)
+	boxes := make([]*session, 0, len(ep.sessions))
+	for _, s := range ep.sessions {
+		boxes = append(boxes, s)
+	}
+	ep.mu.Unlock()
+
+	if svc != nil {
+		svc.opened.backend.Resize(svc.profile.Pool)
+		if old == nil || !old.profile.Equal(svc.profile) {
+			withID := svc.profile.Binding == profiles.BindingHandle
+			ep.bound.AddTool(tool(svc.profile, svc.spec, withID), ep.handler(false))
+			ep.handle.AddTool(tool(svc.profile, svc.spec, true), ep.handler(true))
+		}
+	}
+	for _, s := range boxes { // other limits may hold now
+		s.mu.Lock()
+		if s.box != nil {
+			s.box.poke()
+		}
+		s.mu.Unlock()
+	}
+	if old != nil {
+		old.opened.release()
+	}
+	return old
+}
+
+// open returns the backend for one more sandbox, retained.
+func (ep *endpoint) open() (*opened, error) {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	svc := ep.svc.Load()
+	if svc == nil {
+		return nil, ep.removed()
+	}
+	return svc.opened.retain(), nil // put swaps under the same lock, so this one is still open
+}
+
+func (ep *endpoint) removed() error {
+	return refuse("The profile %q is no longer in the daemon's configuration.", ep.name)
+}
+
+// serverFor picks the server of an HTTP request without an MCP session.
+func (ep *endpoint) serverFor(r *http.Request) *mcp.Server {
+	if r.Header.Get(sandboxHeader) != "" {
+		return ep.bound
+	}
+	return ep.handle
+}
+
+// handler is sandbox_exec behind one of the two servers.
+func (ep *endpoint) handler(handle bool) mcp.ToolHandler {
+	return func(ctx context.Context, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+		if !ep.table.gate.enter() {
+			return failure("The sandbox daemon is stopping. Nothing was run; try again in a moment."), nil
+		}
+		defer ep.table.gate.leave()
+		return ep.call(ctx, req, handle)
+	}
+}
+
+// call is one sandbox_exec from its arguments to its answer.
+func (ep *endpoint) call(ctx context.Context, req *mcp.CallToolRequest, handle bool) (*mcp.CallToolResult, error) {
+	svc := ep.svc.Load()
+	if svc == nil {
+		return failure("%v", ep.removed()), nil
+	}
+	from := callerOf(req.Extra)
+	if from == nil || !from.may(ep.name, svc.allow) {
+		return failure("You may no longer use the profile %q.", ep.name), nil
+	}
+	handle = handle || svc.profile.Binding == profiles.BindingHandle
+	in, err := parseInput(req.Params.Arguments, svc.profile, handle)
+	if err != nil {
+		return failure("%v", err), nil
+	}
+	s, err := ep.sessionFor(from, req, in, handle)
+	if err != nil {
+		return failure("%v", err), nil
+	}
+	b, lost, err := s.acquire(ctx, progressTo(ctx, req))
+	if err != nil {
+		if s.key.kind == byHandle && in.sandboxID == "" {
+			ep.endSession(s.key, "the call that asked for it ended") // nobody knows its handle
+		}
+		return ep.acquireFailed(ctx, s, err)
+	}
+	began := time.Now()
+	out, err := execute(ctx, b.sb, in, svc.profile)
+	s.release(b)
+	ep.metrics.executed(time.Since(began), out, err)
+	switch {
+	case errors.Is(err, backends.ErrGone):
+		return failure("%s", diedText(b.why(err), s.key.kind == byHandle)), nil
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case err != nil:
+		ep.log.Error("cannot run command", "sandbox", b.sb.ID(), "error", err)
+		return failure("The command could not be run: %v. The sandbox still works; its files are kept.", err), nil
+	}
+	if s.key.kind == byHandle && in.sandboxID == "" {
+		out.SandboxID = s.key.value
+		out.Notice = "This is a new sandbox. Pass this sandbox_id in later calls to keep its files and processes."
+	}
+	if lost != "" {
+		out.Notice = fmt.Sprintf("This is a new sandbox: the earlier one is gone because %s. Its files and processes are lost.", lost)
+	}
+	return out.result(svc.profile.Result), nil
+}
+
+// acquireFailed words why a call got no sandbox.
+func (ep *endpoint) acquireFailed(ctx context.Context, s *session, err error) (*mcp.CallToolResult, error) {
+	var no refusal
+	switch {
+	case errors.As(err, &no):
+		return failure("%v", err), nil
+	case errors.Is(err, errSessionEnded) && s.key.kind == byHandle:
+		return failure("%s", unknownHandle), nil
+	case errors.Is(err, errSessionEnded):
+		return failure("The session has ended. Nothing was run."), nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	}
+	return failure("The sandbox could not be created: %v. Nothing was run; the next call tries again.", strings.TrimSuffix(err.Error(), ".")), nil
+}
+
+// diedText tells a model that its sandbox is gone.
+func diedText(reason string, handle bool) string {
+	next := "The next call gets a fresh sandbox."
+	if handle {
+		next = "Call " + toolName + " without sandbox_id to get a fresh sandbox."
+	}
+	return fmt.Sprintf("The sandbox died while this command ran, because %s. Its files and processes are gone. %s", reason, next)
+}
+
+// unknownHandle is the one answer to unknown, expired and foreign handles.
+const unknownHandle = "There is no sandbox with this sandbox_id, or it has expired. Its files are gone. Call " + toolName + " without sandbox_id to get a new one."
+
+// sandboxHeader names a sandbox by a name that the client chose.
+const sandboxHeader = "Kilntainers-Sandbox"
+
+// sessionFor finds the session of a call, first match wins: the sandbox_id
+// argument, the header, the shim's connection, the MCP session, else a new
+// one with a handle of its own.
+func (ep *endpoint) sessionFor(from *caller, req *mcp.CallToolRequest, in input, handle bool) (*session, error) {
+	if in.sandboxID != "" {
+		ep.mu.Lock()
+		defer ep.mu.Unlock()
+		if s := ep.sessions[sessionKey{from.id, byHandle, in.sandboxID}]; s != nil {
+			return s, nil
+		}
+		return nil, refusal(unknownHandle)
+	}
+	if handle {
+		return ep.session(sessionKey{from.id, byHandle, rand.Text()}), nil
+	}
+	if name := req.Extra.Header.Get(sandboxHeader); name != "" {
+		if len(name) > 256 {
+			return nil, refuse("The %s header must have at most 256 characters.", sandboxHeader)
+		}
+		return ep.session(sessionKey{from.id, byHeader, name}), nil
+	}
+	if shim, ok := req.Extra.TokenInfo.Extra[extraShim].(*session); ok {
+		return shim, nil
+	}
+	return ep.session(sessionKey{from.id, byMCP, req.Session.ID()}), nil
+}
+
+// session returns the session of that key, making it if there is none.
+func (ep *endpoint) session(key sessionKey) *session {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	s := ep.sessions[key]
+	if s == nil {
+		s = &session{ep: ep, key: key, created: time.Now()}
+		ep.sessions[key] = s
+	}
+	return s
+}
+
+// drop takes an ended session out. The caller may hold the session's lock, so
+// nobody takes a session's lock while holding the endpoint's.
+func (ep *endpoint) drop(s *session) {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if ep.sessions[s.key] == s {
+		delete(ep.sessions, s.key)
+	}
+}
+
+// endSession ends the session of that key, if there is one.
+func (ep *endpoint) endSession(key sessionKey, reason string) {
+	ep.mu.Lock()
+	s := ep.sessions[key]
+	delete(ep.sessions, key)
+	ep.mu.Unlock()
+	if s != nil {
+		s.end(reason)
+	}
+}
+
+// endSessions ends all of them.
+func (ep *endpoint) endSessions(reason string) {
+	for _, s := range ep.list() {
+		ep.endSession(s.key, reason)
+	}
+}
+
+func (ep *endpoint) list() []*session {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	ss := make([]*session, 0, len(ep.sessions))
+	for _, s := range ep.sessions {
+		ss = append(ss, s)
+	}
+	return ss
+}
+
+// idle reports whether nobody is connected to the endpoint and nothing of it
+// is left.
+func (ep *endpoint) idle() bool {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	return len(ep.sessions) == 0 && len(ep.shims) == 0 && ep.http.count() == 0
+}
+
+// closeClients ends every MCP session, so that no stream keeps the HTTP
+// server from stopping.
+func (ep *endpoint) closeClients() {
+	for _, srv := range []*mcp.Server{ep.bound, ep.handle} {
+		for ss := range srv.Sessions() {
+			_ = ss.Close()
+		}
+	}
+}
+
+// progressTo passes reports of a making on as MCP progress, where the client
+// asked for it, at most four times a second.
+func progressTo(ctx context.Context, req *mcp.CallToolRequest) func(backends.Progress) {
+	token := req.Params.GetProgressToken()
+	if token == nil {
+		return func(backends.Progress) {}
+	}
+	var last time.Time
+	var n float64
+	return func(p backends.Progress) {
+		if now := time.Now(); now.Sub(last) >= 250*time.Millisecond {
+			last = now
+		} else {
+			return
+		}
+		// What MCP calls progress must grow with every notification, and
+		// reports of several layers do not: number them, and say the bytes in words.
+		n++
+		message := p.Message
+		if p.Total > 0 {
+			message = fmt.Sprintf("%s (%s of %s)", p.Message, megabytes(p.Done), megabytes(p.Total))
+		}
+		_ = req.Session.NotifyProgress(ctx, &mcp.ProgressNotificationParams{ProgressToken: token, Progress: n, Message: message})
+	}
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -1,0 +1,267 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/auth"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// A front serves MCP Streamable HTTP of both eras on one URL:
+//
+//	Mcp-Session-Id, GET, DELETE, initialize ──► stateful   revisions until 2025-11-25, which have sessions
+//	everything else                          ──► stateless  revision 2026-07-28, which has none
+//
+// The SDK's handlers serve one era each; a stateful one cannot serve
+// 2026-07-28 and a stateless one keeps no session.
+//
+// It also knows when a session has lost its client. The SDK's own timeout
+// counts POSTs only, so it would end sessions that hold a stream open.
+type front struct {
+	stateful, stateless http.Handler
+
+	sessionEnded func(principal, id string) // before the SDK ends it, so that running calls end too
+	idleTimeout  func() time.Duration       // of a session without a request
+
+	server   *mcp.Server // the stateful one
+	mu       sync.Mutex
+	sessions map[string]*httpSession // by Mcp-Session-Id
+}
+
+// An httpSession is an MCP session over HTTP. It lives while any request of
+// it is open, a GET stream included, and for idleTimeout after.
+type httpSession struct {
+	principal string
+	open      int
+	timer     *time.Timer
+}
+
+// modern is the first protocol revision without sessions.
+const modern = "2026-07-28"
+
+// maxBody bounds a request. It leaves room for 2 MiB of stdin however JSON
+// escapes it (six bytes for one).
+const maxBody = 16 << 20
+
+const (
+	sessionHeader = "Mcp-Session-Id"
+	versionHeader = "Mcp-Protocol-Version"
+)
+
+// newFront serves bound to clients with sessions and what pick returns to
+// those without.
+func newFront(bound *mcp.Server, pick func(*http.Request) *mcp.Server, log *slog.Logger) *front {
+	return &front{
+		stateful: mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return bound },
+			&mcp.StreamableHTTPOptions{Logger: log, MaxRequestBodyBytes: maxBody}),
+		stateless: mcp.NewStreamableHTTPHandler(pick,
+			&mcp.StreamableHTTPOptions{Logger: log, MaxRequestBodyBytes: maxBody, Stateless: true, PropagateRequestCancellation: true}),
+		server:       bound,
+		sessions:     map[string]*httpSession{},
+		sessionEnded: func(string, string) {},
+		idleTimeout:  func() time.Duration { return time.Hour },
+	}
+}
+
+// MCPHandler serves one MCP server over Streamable HTTP as the daemon serves
+// its profiles: both eras on one URL, foreign origins refused. It is for
+// programs that want the daemon's front around a server of their own; it asks
+// nobody who they are.
+func MCPHandler(srv *mcp.Server, log *slog.Logger) http.Handler {
+	f := newFront(srv, func(*http.Request) *mcp.Server { return srv }, log)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := checkOrigin(r); err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
+		f.serve(w, r, &caller{principal: &principal{id: "anybody", uid: -1}})
+	})
+}
+
+// serve serves one request of a known caller.
+func (f *front) serve(w http.ResponseWriter, r *http.Request, from *caller) {
+	id := r.Header.Get(sessionHeader)
+	switch {
+	case id == "" && r.Header.Get(versionHeader) >= modern:
+		as(from, f.stateless).ServeHTTP(w, r)
+	case id != "":
+		f.serveSession(w, r, from, id)
+	case r.Method != http.MethodPost:
+		as(from, f.stateful).ServeHTTP(w, r)
+	default:
+		f.serveFirst(w, r, from)
+	}
+}
+
+// serveSession serves a request inside a session. A session of somebody else
+// is answered like one that does not exist.
+func (f *front) serveSession(w http.ResponseWriter, r *http.Request, from *caller, id string) {
+	s := f.begin(id, from.id)
+	if s == nil {
+		http.Error(w, "session not found", http.StatusNotFound)
+		return
+	}
+	defer f.done(id, s)
+	if r.Method == http.MethodDelete {
+		f.forget(id, s) // the SDK's DELETE waits for running calls; this ends them first
+	}
+	as(from, f.stateful).ServeHTTP(w, r)
+}
+
+// serveFirst serves a POST without session or modern version header. Only
+// "initialize" may open a session. A modern body goes to the modern handler,
+// which knows the precise error; anything else has lost its session.
+func (f *front) serveFirst(w http.ResponseWriter, r *http.Request, from *caller) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			http.Error(w, "request body too large", http.StatusRequestEntityTooLarge)
+			return
+		}
+		http.Error(w, "cannot read the request body", http.StatusBadRequest)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var peek struct {
+		Method string          `json:"method"`
+		ID     json.RawMessage `json:"id"`
+		Params struct {
+			Meta map[string]json.RawMessage `json:"_meta"`
+		} `json:"params"`
+	}
+	err = json.Unmarshal(body, &peek)
+	_, modernBody := peek.Params.Meta["io.modelcontextprotocol/protocolVersion"]
+	switch {
+	case err == nil && modernBody:
+		as(from, f.stateless).ServeHTTP(w, r)
+	case err == nil && peek.Method == "initialize":
+		as(from, f.stateful).ServeHTTP(w, r)
+		if id := w.Header().Get(sessionHeader); id != "" {
+			f.add(id, from.id)
+		}
+	case err == nil:
+		if peek.ID == nil {
+			peek.ID = json.RawMessage("null")
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusBadRequest)
+		_ = json.NewEncoder(w).Encode(map[string]any{"jsonrpc": "2.0", "id": peek.ID, "error": map[string]any{
+			"code": -32600, "message": "the " + sessionHeader + " header is missing; send initialize first"}})
+	default:
+		as(from, f.stateful).ServeHTTP(w, r) // its parse error
+	}
+}
+
+// add begins to watch a session that initialize has opened.
+func (f *front) add(id, principal string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := &httpSession{principal: principal}
+	s.timer = time.AfterFunc(f.idleTimeout(), func() { f.expire(id, s) })
+	f.sessions[id] = s
+}
+
+// begin marks a request of the session as open; nil means there is no such
+// session of that principal.
+func (f *front) begin(id, principal string) *httpSession {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[id]
+	if s == nil || s.principal != principal {
+		return nil
+	}
+	s.open++
+	s.timer.Stop()
+	return s
+}
+
+func (f *front) done(id string, s *httpSession) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s.open--; s.open == 0 && f.sessions[id] == s {
+		s.timer.Reset(f.idleTimeout())
+	}
+}
+
+// expire ends a session that nobody has used for its timeout.
+func (f *front) expire(id string, s *httpSession) {
+	f.mu.Lock()
+	idle := s.open == 0 && f.sessions[id] == s
+	f.mu.Unlock()
+	if !idle {
+		return
+	}
+	f.forget(id, s)
+	for ss := range f.server.Sessions() {
+		if ss.ID() == id {
+			_ = ss.Close()
+		}
+	}
+}
+
+// forget ends what hangs on a session: from now on its id is unknown.
+func (f *front) forget(id string, s *httpSession) {
+	f.mu.Lock()
+	known := f.sessions[id] == s
+	delete(f.sessions, id)
+	f.mu.Unlock()
+	if known {
+		s.timer.Stop()
+		f.sessionEnded(s.principal, id)
+	}
+}
+
+// count returns how many sessions are open.
+func (f *front) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.sessions)
+}
+
+// Where a request's TokenInfo carries what the daemon knows of its caller.
+const (
+	extraCaller = "caller" // *caller
+	extraShim   = "shim"   // *session, on the shim's connection
+)
+
+// tokenInfo is how the SDK carries a caller to the handler of a call.
+func tokenInfo(from *caller, shim *session) *auth.TokenInfo {
+	extra := map[string]any{extraCaller: from}
+	if shim != nil {
+		extra[extraShim] = shim
+	}
+	return &auth.TokenInfo{UserID: from.id, Extra: extra}
+}
+
+// callerOf is the other end of tokenInfo; nil means that nobody asked who it
+// is.
+func callerOf(extra *mcp.RequestExtra) *caller {
+	if extra == nil || extra.TokenInfo == nil {
+		return nil
+	}
+	from, _ := extra.TokenInfo.Extra[extraCaller].(*caller)
+	return from
+}
+
+// as serves h for a caller that has been authenticated already. The SDK has
+// one door for that: its bearer middleware, with a verifier. The client's own
+// Authorization header ends here.
+func as(from *caller, h http.Handler) http.Handler {
+	verify := func(_ context.Context, _ string, _ *http.Request) (*auth.TokenInfo, error) {
+		return tokenInfo(from, nil), nil
+	}
+	mw := auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{AllowMissingExpiration: true})(h)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Set("Authorization", "Bearer authenticated")
+		mw.ServeHTTP(w, r)
+	})
+}

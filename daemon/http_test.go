@@ -1,0 +1,322 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kilntainers/kilntainers/backends/backendtest"
+)
+
+// tcp is a configuration with a TCP listener and two tokens; %DIR%/a and
+// %DIR%/b hold them.
+const (
+	secretA = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	secretB = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+	tcp     = "[daemon]\nlisten = [\"unix:%DIR%/k.sock\", \"tcp:127.0.0.1:0\"]\n" +
+		"[tokens.a]\nfile = \"%DIR%/a\"\nprofiles = [\"*\"]\n[tokens.b]\nfile = \"%DIR%/b\"\nprofiles = [\"other\"]\n" +
+		onePython + "[profiles.other]\nbackend = \"fake\"\nallow = [\"token:a\"]\n"
+)
+
+// startTCP starts a daemon on TCP and returns its base URL.
+func startTCP(t *testing.T, toml string) (*running, string) {
+	t.Helper()
+	fake := backendtest.NewFake(backendtest.InMemory)
+	dir := t.TempDir()
+	for name, secret := range map[string]string{"a": secretA, "b": secretB} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(secret+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	toml = strings.NewReplacer("%DIR%/a\"", dir+"/a\"", "%DIR%/b\"", dir+"/b\"").Replace(toml)
+	r := startWith(t, fake, toml)
+	for _, a := range r.addrs {
+		if addr, ok := strings.CutPrefix(a, "tcp:"); ok {
+			return r, "http://" + addr
+		}
+	}
+	t.Fatalf("no TCP listener in %v", r.addrs)
+	return nil, ""
+}
+
+func bearer(secret string) http.Header {
+	h := http.Header{}
+	if secret != "" {
+		h.Set("Authorization", "Bearer "+secret)
+	}
+	return h
+}
+
+func TestTokens(t *testing.T) {
+	r, base := startTCP(t, tcp)
+	client := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(client.CloseIdleConnections)
+	for name, c := range map[string]struct {
+		secret, profile string
+		want            int
+	}{
+		"none":                       {"", "python", 401},
+		"wrong":                      {"wrong", "python", 401},
+		"right":                      {secretA, "python", 200},
+		"not for this profile":       {secretB, "python", 403},
+		"not on the allow list":      {secretB, "other", 403},
+		"on the allow list":          {secretA, "other", 200},
+		"no such profile":            {secretA, "nope", 404},
+		"no token, no such profile":  {"", "nope", 401},
+		"a prefix is not enough":     {secretA[:20], "python", 401},
+		"more than a token is wrong": {secretA + "a", "python", 401},
+	} {
+		h := &httpClient{running: r, url: base + "/mcp/" + c.profile, c: client, header: bearer(c.secret)}
+		res, m := h.post(context.Background(), "tools/list", nil, true)
+		if res.StatusCode != c.want {
+			t.Errorf("%s: got %s %v, want %d", name, res.Status, m, c.want)
+		}
+		if c.want == 401 && res.Header.Get("WWW-Authenticate") == "" {
+			t.Errorf("%s: 401 without WWW-Authenticate", name)
+		}
+	}
+	if strings.Contains(r.log.String(), secretA) || strings.Contains(r.log.String(), secretB) {
+		t.Error("a token is in the log")
+	}
+}
+
+// A session or handle of one principal is nothing to another, and the answer
+// does not tell that it exists.
+func TestForeignKeys(t *testing.T) {
+	r, base := startTCP(t, tcp)
+	client := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(client.CloseIdleConnections)
+	mine := &httpClient{running: r, url: base + "/mcp/python", c: client, header: bearer(secretA)}
+	unix := r.http("python") // another principal
+	mine.initialize()
+	mine.exec(false, map[string]any{"command": "echo secret > /f"})
+
+	unix.session = mine.session
+	foreign, _ := unix.post(context.Background(), "tools/list", nil, false)
+	unix.session = "NOSUCHSESSION"
+	unknown, _ := unix.post(context.Background(), "tools/list", nil, false)
+	if foreign.StatusCode != 404 || unknown.StatusCode != 404 {
+		t.Errorf("foreign %s, unknown %s, want 404 for both", foreign.Status, unknown.Status)
+	}
+	unix.session = ""
+	h := mine.exec(true, map[string]any{"command": "id"})
+	got := unix.exec(true, map[string]any{"command": "id", "sandbox_id": h.SandboxID})
+	if want := unix.exec(true, map[string]any{"command": "id", "sandbox_id": "NOSUCH"}); !got.IsError || got.Text != want.Text {
+		t.Errorf("foreign handle: %q, unknown: %q, want the same", got.Text, want.Text)
+	}
+	mine.header.Set(sandboxHeader, "shared-name")
+	unix.header.Set(sandboxHeader, "shared-name")
+	if a, b := mine.exec(true, map[string]any{"command": "id"}), unix.exec(true, map[string]any{"command": "id"}); a.Stdout == b.Stdout {
+		t.Error("two principals share a sandbox by a name that both chose")
+	}
+}
+
+func TestUnauthenticatedLoopback(t *testing.T) {
+	r, base := startTCP(t, "[daemon]\nlisten = [\"unix:%DIR%/k.sock\", \"tcp:127.0.0.1:0\"]\nallow_unauthenticated_loopback = true\n"+onePython)
+	client := &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(client.CloseIdleConnections)
+	h := &httpClient{running: r, url: base + "/mcp/python", c: client, header: http.Header{}}
+	if a := h.exec(true, map[string]any{"command": "echo hi"}); a.Stdout != "hi\n" {
+		t.Errorf("got %+v", a)
+	}
+	h.header.Set("Origin", "http://evil.example")
+	if res, _ := h.post(context.Background(), "tools/list", nil, true); res.StatusCode != 403 {
+		t.Errorf("a foreign page got %s, want 403", res.Status)
+	}
+	h.header = bearer("a wrong token")
+	if res, _ := h.post(context.Background(), "tools/list", nil, true); res.StatusCode != 401 {
+		t.Errorf("a wrong token got %s, want 401", res.Status)
+	}
+}
+
+// Only root and the daemon's own user may reload.
+func TestReloadIsForOperators(t *testing.T) {
+	_, base := startTCP(t, tcp)
+	req, _ := http.NewRequest(http.MethodPost, base+"/-/reload", nil)
+	req.Header = bearer(secretA)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	if res.StatusCode != http.StatusForbidden {
+		t.Errorf("got %s, want 403", res.Status)
+	}
+}
+
+func TestOperations(t *testing.T) {
+	r := start(t, onePython)
+	for path, want := range map[string]string{"/-/healthy": "ok\n", "/-/ready": "ready\n"} {
+		if code, body := r.get(path); code != 200 || body != want {
+			t.Errorf("%s: got %d %q, want %q", path, code, body, want)
+		}
+	}
+	w := r.wire("python", "").legacy()
+	w.sh("exit 3")
+	w.sh("true")
+	st := r.status()
+	if len(st.Sandboxes) != 1 || st.Sandboxes[0].Profile != "python" || st.Sandboxes[0].Execs != 2 || st.Profiles[0].Sessions != 1 || st.Instance == "" || st.Boot == "" {
+		t.Errorf("got %+v", st)
+	}
+	_, metrics := r.get("/-/metrics")
+	for _, want := range []string{
+		`kilntainers_execs_total{outcome="nonzero",profile="python"} 1`,
+		`kilntainers_execs_total{outcome="ok",profile="python"} 1`,
+		`kilntainers_sandboxes{profile="python"} 1`,
+		`kilntainers_config_last_reload_successful 1`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("%s is missing in %s", want, metrics)
+		}
+	}
+	res, err := r.client().Post("http://k/-/check", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if body, _ := io.ReadAll(res.Body); !strings.Contains(string(body), `"ok": true`) {
+		t.Errorf("check: got %s", body)
+	}
+	if code, _ := r.get("/nope"); code != 404 {
+		t.Errorf("got %d, want 404", code)
+	}
+}
+
+// What the shim is told when it is refused is one line for people.
+func TestShimRefused(t *testing.T) {
+	r := start(t, onePython+"[profiles.closed]\nbackend = \"fake\"\nallow = [\"nobody\"]\n")
+	_, _, res := r.dialShim("nope", "")
+	b, _ := io.ReadAll(res.Body)
+	if res.StatusCode != 404 || string(b) != "unknown profile \"nope\"; this daemon has: closed, python\n" && os.Getuid() == 0 {
+		t.Errorf("got %s %q", res.Status, b)
+	}
+	if code, body := r.get("/stdio/python"); code != http.StatusUpgradeRequired || !strings.Contains(body, "kilntainers-stdio") {
+		t.Errorf("got %d %q", code, body)
+	}
+}
+
+// Half-open, garbled and huge input costs one connection at most.
+func TestHostileLines(t *testing.T) {
+	r := start(t, onePython)
+	w := r.wire("python", "").legacy()
+	for line, code := range map[string]string{
+		"{garbled": "-32700", `["a","batch"]`: "-32600", `{"jsonrpc":"2.0"}`: "-32600", `7`: "-32600", "\x00\xff": "-32700",
+	} {
+		w.send(line)
+		if m := w.next(); !strings.Contains(fmt.Sprint(m["error"]), code) {
+			t.Errorf("%q: got %v, want %s", line, m, code)
+		}
+	}
+	w.send("")
+	w.send("\r")
+	if a := w.sh("echo hi"); a.Stdout != "hi\n" {
+		t.Errorf("got %+v, want the session to go on", a)
+	}
+	big := r.wire("python", "").legacy()
+	if a := big.exec(map[string]any{"command": "cat", "stdin": strings.Repeat("\n", 2<<20)}); len(a.Stdout) != 0 && a.ExitCode != 1 {
+		t.Errorf("got %d bytes, exit %d", len(a.Stdout), a.ExitCode)
+	}
+	flood := r.wire("python", "")
+	chunk := strings.Repeat("x", 1<<20)
+	for range 20 {
+		if _, err := io.WriteString(flood.Conn, chunk); err != nil {
+			break
+		}
+	}
+	_ = flood.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.ReadAll(flood.Conn); err != nil && strings.Contains(err.Error(), "timeout") {
+		t.Error("a line without end is read for ever")
+	}
+	if a := w.sh("echo hi"); a.Stdout != "hi\n" {
+		t.Errorf("got %+v, want other sessions undisturbed", a)
+	}
+}
+
+// A client that says nothing is dropped, and so is one that stops in the
+// middle of its greeting.
+func TestSlowHello(t *testing.T) {
+	r := start(t, onePython)
+	for _, hello := range []string{"", "GET /stdio/py"} {
+		c, err := net.Dial("unix", r.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, hello)
+		_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		if _, err := io.ReadAll(c); err != nil {
+			t.Errorf("after %q: %v, want the daemon to hang up", hello, err)
+		}
+	}
+}
+
+// 2 MiB of stdin pass, however JSON escapes them.
+func TestStdinOverHTTP(t *testing.T) {
+	r := start(t, onePython+"output_limit = \"3m\"\n")
+	for name, char := range map[string]string{"plain": "x", "newlines": "\n", "controls": "\x01"} {
+		a := r.http("python").exec(true, map[string]any{"command": "cat", "stdin": strings.Repeat(char, 2<<20)})
+		if a.IsError || len(a.Stdout) != 2<<20 {
+			t.Errorf("%s: got %d bytes back, %s", name, len(a.Stdout), a.Text[:min(len(a.Text), 200)])
+		}
+	}
+}
+
+// Sockets of a killed daemon are replaced; those of a living one are not.
+func TestSockets(t *testing.T) {
+	r := start(t, onePython)
+	if info, err := os.Stat(r.socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("got %v %v, want mode 0660", info.Mode(), err)
+	}
+	if _, err := listenUnix(context.Background(), r.socket); err == nil || !strings.Contains(err.Error(), "another daemon answers") {
+		t.Errorf("got %v", err)
+	}
+	dir := t.TempDir()
+	stale := filepath.Join(dir, "s.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	again, err := listenUnix(context.Background(), stale)
+	if err != nil {
+		t.Fatalf("a stale socket is in the way: %v", err)
+	}
+	_ = again.Close()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(context.Background(), file); err == nil || !strings.Contains(err.Error(), "no socket") {
+		t.Errorf("got %v, want a file to be left alone", err)
+	}
+}
+
+// Two daemons on one state directory: the second says so.
+func TestStateDirIsLocked(t *testing.T) {
+	dir := t.TempDir()
+	a, unlock, err := claim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := claim(dir); err == nil || !strings.Contains(err.Error(), "another daemon uses the state directory") {
+		t.Errorf("got %v", err)
+	}
+	unlock()
+	b, unlock, err := claim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if a.Instance != b.Instance || a.Boot == b.Boot || a.Instance == "" {
+		t.Errorf("got %+v then %+v, want one instance and two boots", a, b)
+	}
+}

@@ -1,0 +1,104 @@
+package daemon
+
+import (
+	"sync"
+
+	"github.com/kilntainers/kilntainers/profiles"
+)
+
+// limits counts the sandboxes of sessions against the ceilings: of the daemon,
+// of a profile, and of one principal in each. Warm sandboxes do not count
+// here; they are kept only while there is room (see spare).
+type limits struct {
+	mu    sync.Mutex
+	conf  *profiles.Config
+	total int
+	user  map[string]int // by principal
+	of    map[string]*profileCount
+}
+
+type profileCount struct {
+	total int
+	user  map[string]int
+}
+
+func newLimits() *limits {
+	return &limits{conf: &profiles.Config{}, user: map[string]int{}, of: map[string]*profileCount{}}
+}
+
+// set puts the ceilings of a new configuration in force. What is over one of
+// them stays; nothing new is made until it is below.
+func (l *limits) set(c *profiles.Config) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conf = c
+}
+
+// reserve makes room for one sandbox, or says which ceiling was reached.
+func (l *limits) reserve(profile, principal string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := l.of[profile]
+	if of == nil {
+		of = &profileCount{user: map[string]int{}}
+		l.of[profile] = of
+	}
+	full := func(n, max int) bool { return max > 0 && n >= max }
+	const retry = "End a session that is not needed, or try again later."
+	d := l.conf.Daemon
+	p := l.conf.Profiles[profile]
+	switch {
+	case p != nil && full(of.user[principal], p.MaxSandboxesPerUser):
+		return refuse("You have %d sandboxes of profile %q, the most that one user may have (max_sandboxes_per_user). %s", of.user[principal], profile, retry)
+	case p != nil && full(of.total, p.MaxSandboxes):
+		return refuse("Profile %q has %d sandboxes, the most that it may have (max_sandboxes). %s", profile, of.total, retry)
+	case full(l.user[principal], d.MaxSandboxesPerUser):
+		return refuse("You have %d sandboxes, the most that one user may have here (daemon.max_sandboxes_per_user). %s", l.user[principal], retry)
+	case full(l.total, d.MaxSandboxes):
+		return refuse("The daemon has %d sandboxes, the most that it may have (daemon.max_sandboxes). %s", l.total, retry)
+	}
+	l.total++
+	l.user[principal]++
+	of.total++
+	of.user[principal]++
+	return nil
+}
+
+// release gives back what reserve took.
+func (l *limits) release(profile, principal string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := l.of[profile]
+	l.total--
+	of.total--
+	decrement(l.user, principal)
+	decrement(of.user, principal)
+	if of.total == 0 {
+		delete(l.of, profile)
+	}
+}
+
+// count returns how many sandboxes the sessions of a profile have.
+func (l *limits) count(profile string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if of := l.of[profile]; of != nil {
+		return of.total
+	}
+	return 0
+}
+
+func decrement(m map[string]int, key string) {
+	if m[key]--; m[key] == 0 {
+		delete(m, key)
+	}
+}
+
+// spare reports whether a pool may keep one more warm sandbox beside warm
+// others in the whole daemon.
+func (l *limits) spare(warm int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	max := l.conf.Daemon.MaxSandboxes
+	return max == 0 || l.total+warm < max
+}

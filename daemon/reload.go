@@ -1,0 +1,212 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/kilntainers/kilntainers/backends"
+	"github.com/kilntainers/kilntainers/profiles"
+)
+
+// A reloader puts the files on disk in force. Whatever asks for a reload (the
+// watcher, SIGHUP, kilntainers reload) sends to one channel, and one loop
+// serves it, so reloads never overlap:
+//
+//	watcher ─┐
+//	SIGHUP  ─┼─► ask ─► loop: Load ─► table.apply ─► access, limits ─► tell whoever asked
+//	POST    ─┘            └─ any problem: nothing changes
+type reloader struct {
+	path    string // of the main file; "" = look for one each time
+	drivers backends.Drivers
+	table   *table
+	access  *access
+	log     *slog.Logger
+	notify  func(state string) // tells the service manager
+	changed func(*profiles.Config)
+	ask     chan chan<- ReloadResult
+
+	mu       sync.Mutex
+	conf     *profiles.Config // in force
+	loaded   time.Time
+	problems []string        // of the last reload, if it failed
+	static   profiles.Daemon // what the daemon started with
+}
+
+// ReloadResult is the answer of POST /-/reload.
+type ReloadResult struct {
+	OK      bool `json:"ok"`
+	Changed bool `json:"changed"`
+	Changes
+	RestartNeeded []string `json:"restart_needed"`
+	Problems      []string `json:"problems,omitempty"` // "file:line: key: what is wrong; what would be right"
+}
+
+// start puts the first configuration in force. A faulty one is served as far
+// as it is good.
+func (r *reloader) start(conf *profiles.Config, problems profiles.Problems) error {
+	if _, err := r.table.apply(conf); err != nil {
+		return err
+	}
+	r.access.set(conf)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.conf, r.loaded, r.static = conf, time.Now(), conf.Daemon
+	r.problems = texts(problems)
+	for _, p := range r.problems {
+		r.log.Error("configuration problem; what it concerns is not served", "problem", p)
+	}
+	r.table.metrics.reloadOK.Set(map[bool]float64{true: 1}[len(problems) == 0])
+	return nil
+}
+
+// loop serves requests until ctx ends.
+func (r *reloader) loop(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case answer := <-r.ask:
+			r.notify(notifyReloading())
+			res := r.reload()
+			r.notify(notifyReady(r.summary()))
+			answer <- res
+		}
+	}
+}
+
+// request asks for a reload and waits for its result.
+func (r *reloader) request(ctx context.Context) (ReloadResult, error) {
+	answer := make(chan ReloadResult, 1)
+	select {
+	case r.ask <- answer:
+	case <-ctx.Done():
+		return ReloadResult{}, context.Cause(ctx)
+	}
+	select {
+	case res := <-answer:
+		return res, nil
+	case <-ctx.Done():
+		return ReloadResult{}, context.Cause(ctx)
+	}
+}
+
+func (r *reloader) reload() ReloadResult {
+	began := time.Now()
+	conf, err := profiles.Load(r.file(), r.drivers)
+	if err != nil {
+		return r.failed(err)
+	}
+	r.mu.Lock()
+	same := r.conf.Hash == conf.Hash && len(r.problems) == 0
+	r.mu.Unlock()
+	if same {
+		return ReloadResult{OK: true, RestartNeeded: r.restartNeeded()}
+	}
+	done, err := r.table.apply(conf)
+	if err != nil {
+		return r.failed(err)
+	}
+	r.access.set(conf)
+	r.mu.Lock()
+	r.conf, r.loaded, r.problems = conf, time.Now(), nil
+	r.mu.Unlock()
+	r.changed(conf)
+	r.table.metrics.reloaded(true)
+	res := ReloadResult{OK: true, Changed: true, Changes: done, RestartNeeded: r.restartNeeded()}
+	r.log.Info("configuration reloaded", "added", done.Added, "updated", done.Updated, "removed", done.Removed, "took", time.Since(began).Round(time.Millisecond))
+	if len(res.RestartNeeded) > 0 {
+		r.log.Warn("these keys take effect at the next start of the daemon", "keys", res.RestartNeeded)
+	}
+	return res
+}
+
+// failed keeps what is in force and remembers why.
+func (r *reloader) failed(err error) ReloadResult {
+	problems, ok := err.(profiles.Problems)
+	if !ok {
+		problems = profiles.Problems{{File: r.file(), Text: err.Error()}}
+	}
+	r.mu.Lock()
+	r.problems = texts(problems)
+	res := ReloadResult{Problems: r.problems}
+	r.mu.Unlock()
+	for _, p := range res.Problems {
+		r.log.Error("configuration not reloaded; the last good one stays in force", "problem", p)
+	}
+	r.table.metrics.reloaded(false)
+	res.RestartNeeded = r.restartNeeded()
+	return res
+}
+
+// file is the main file to read now.
+func (r *reloader) file() string {
+	if r.path != "" {
+		return r.path
+	}
+	return profiles.Find()
+}
+
+// files is what to watch.
+func (r *reloader) files() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case len(r.conf.Files) > 0:
+		return r.conf.Files
+	case r.path != "":
+		return []string{r.path}
+	}
+	return profiles.SearchPath()
+}
+
+// restartNeeded names the keys of [daemon] that were changed since the start
+// and wait for the next one.
+func (r *reloader) restartNeeded() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	keys := []string{}
+	for _, k := range staticKeys {
+		if !k.same(r.static, r.conf.Daemon) {
+			keys = append(keys, "daemon."+k.name)
+		}
+	}
+	return keys
+}
+
+func (r *reloader) status() ConfigStatus {
+	needed := r.restartNeeded()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return ConfigStatus{
+		Files: append([]string{}, r.conf.Files...), Loaded: r.loaded.UTC().Truncate(time.Second),
+		Problems: append([]string{}, r.problems...), RestartNeeded: needed,
+	}
+}
+
+// texts are problems as lines for people; never nil.
+func texts(ps profiles.Problems) []string {
+	lines := make([]string, len(ps))
+	for i, p := range ps {
+		lines[i] = p.Error()
+	}
+	return lines
+}
+
+func (d *Daemon) serveReload(w http.ResponseWriter, r *http.Request, from *caller) {
+	if !from.operator() {
+		refuseHTTP(w, http.StatusForbidden, "only root and the user that runs the daemon may reload it")
+		return
+	}
+	res, err := d.reloader.request(r.Context())
+	switch {
+	case err != nil:
+		refuseHTTP(w, http.StatusServiceUnavailable, "the daemon is stopping")
+	case res.OK:
+		writeJSON(w, http.StatusOK, res)
+	default:
+		writeJSON(w, http.StatusUnprocessableEntity, res)
+	}
+}

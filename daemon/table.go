@@ -1,0 +1,266 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/kilntainers/kilntainers/backends"
+	"github.com/kilntainers/kilntainers/backends/pool"
+	"github.com/kilntainers/kilntainers/profiles"
+)
+
+// A table holds which profiles are in service. A new configuration is put in
+// service whole or not at all:
+//
+//	apply ─► open what is new (no I/O) ─► put every profile in service ─► let go of what is old
+//
+// Endpoints outlive reloads, and so do the sessions in them.
+type table struct {
+	log     *slog.Logger
+	owner   backends.Owner
+	version string
+	metrics *metrics
+	limits  *limits
+	gate    gate
+	work    sync.WaitGroup // keepers and makings of all sessions
+
+	mu        sync.Mutex
+	conf      *profiles.Config
+	endpoints map[string]*endpoint // also those out of service that somebody is still connected to
+}
+
+func newTable(owner backends.Owner, version string, m *metrics, log *slog.Logger) *table {
+	return &table{
+		log: log, owner: owner, version: version, metrics: m,
+		limits: newLimits(), conf: &profiles.Config{}, endpoints: map[string]*endpoint{},
+	}
+}
+
+// Changes is what a new configuration did, by profile name.
+type Changes struct {
+	Added   []string `json:"added"`
+	Updated []string `json:"updated"`
+	Removed []string `json:"removed"`
+}
+
+// Any reports whether anything changed.
+func (c Changes) Any() bool { return len(c.Added)+len(c.Updated)+len(c.Removed) > 0 }
+
+// apply puts c in service. When a backend cannot be opened nothing changes.
+func (t *table) apply(c *profiles.Config) (Changes, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := map[string]*service{}
+	for name, p := range c.Profiles {
+		svc, err := t.serve(t.endpoints[name], p)
+		if err != nil {
+			for _, s := range next {
+				s.opened.release()
+			}
+			return Changes{}, fmt.Errorf("profile %s: open backend %s: %w", name, p.Backend, err)
+		}
+		next[name] = svc
+	}
+
+	t.conf = c
+	t.limits.set(c)
+	var done Changes
+	for name, svc := range next {
+		ep := t.endpoints[name]
+		if ep == nil {
+			ep = newEndpoint(name, t)
+			t.endpoints[name] = ep
+		}
+		old := ep.put(svc)
+		switch {
+		case old == nil:
+			done.Added = append(done.Added, name)
+		case !old.profile.Equal(svc.profile):
+			done.Updated = append(done.Updated, name)
+		}
+	}
+	for name, ep := range t.endpoints {
+		if next[name] == nil {
+			if ep.put(nil) != nil {
+				done.Removed = append(done.Removed, name)
+			}
+			if ep.idle() {
+				delete(t.endpoints, name)
+			}
+		}
+	}
+	for _, names := range [][]string{done.Added, done.Updated, done.Removed} {
+		slices.Sort(names)
+	}
+	return done, nil
+}
+
+// serve prepares a profile for service. A backend whose sandboxes the edit
+// leaves alone is kept, with its warm ones.
+func (t *table) serve(ep *endpoint, p *profiles.Profile) (*service, error) {
+	svc := &service{profile: p, spec: p.Spec(t.owner)}
+	var old *service
+	if ep != nil {
+		old = ep.svc.Load()
+	}
+	switch {
+	case old != nil && old.profile.Equal(p):
+		svc.allow, svc.opened = old.allow, old.opened.retain()
+		return svc, nil
+	case old != nil && old.profile.SameSandbox(p):
+		svc.opened = old.opened.retain()
+	default:
+		o, err := t.open(p, svc.spec)
+		if err != nil {
+			return nil, err
+		}
+		svc.opened = o
+	}
+	svc.allow = newAllowList(p.Allow, t.log.With("profile", p.Name))
+	return svc, nil
+}
+
+// open opens the backend of a profile, with a pool around it.
+func (t *table) open(p *profiles.Profile, spec backends.Spec) (*opened, error) {
+	log := t.log.With("profile", p.Name)
+	b, err := p.Driver.Open(spec, p.Options, log)
+	if err != nil {
+		return nil, err
+	}
+	o := &opened{profile: p, log: log, refs: 1}
+	o.backend = pool.New(b, 0, pool.Options{Log: log, Room: t.roomForWarm})
+	return o, nil
+}
+
+// roomForWarm is asked by pools, from their own goroutines, before they make
+// one more.
+func (t *table) roomForWarm() bool {
+	warm := 0
+	for _, ep := range t.all() {
+		if svc := ep.svc.Load(); svc != nil {
+			warm += svc.opened.backend.Warm()
+		}
+	}
+	return t.limits.spare(warm)
+}
+
+// lookup returns the endpoint of a profile in service, or nil.
+func (t *table) lookup(name string) *endpoint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if ep := t.endpoints[name]; ep != nil && ep.svc.Load() != nil {
+		return ep
+	}
+	return nil
+}
+
+// all returns every endpoint in name order, those out of service too.
+func (t *table) all() []*endpoint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	eps := make([]*endpoint, 0, len(t.endpoints))
+	for _, name := range slices.Sorted(maps.Keys(t.endpoints)) {
+		eps = append(eps, t.endpoints[name])
+	}
+	return eps
+}
+
+// stop ends every session, waits until their sandboxes are destroyed, and
+// closes the backends. Calls must have been refused before (see gate).
+func (t *table) stop(reason string) {
+	for _, ep := range t.all() {
+		ep.endSessions(reason)
+	}
+	t.work.Wait()
+	var wg sync.WaitGroup
+	for _, ep := range t.all() {
+		wg.Go(func() { ep.put(nil) })
+	}
+	wg.Wait()
+}
+
+// A service is one version of a profile in service. It is never changed.
+type service struct {
+	profile *profiles.Profile
+	spec    backends.Spec
+	allow   *allowList
+	opened  *opened
+}
+
+// opened is an open backend. It is shared by the versions of a profile that
+// make the same sandboxes, and lives until none of them is in service and the
+// last of its sandboxes is gone.
+type opened struct {
+	profile *profiles.Profile // the version that it was opened for
+	backend *pool.Pool
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	refs int
+}
+
+func (o *opened) retain() *opened {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refs++
+	return o
+}
+
+func (o *opened) release() {
+	o.mu.Lock()
+	o.refs--
+	last := o.refs == 0
+	o.mu.Unlock()
+	if !last {
+		return
+	}
+	if err := o.backend.Close(); err != nil {
+		o.log.Error("cannot close backend", "error", err)
+	}
+}
+
+// A gate counts running calls, so that a stop can refuse new ones and wait
+// for those that run.
+type gate struct {
+	mu      sync.Mutex
+	running int
+	shut    bool
+	empty   chan struct{} // made by close, closed when nothing runs
+}
+
+// enter reports whether a call may run; leave must follow if so.
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut {
+		return false
+	}
+	g.running++
+	return true
+}
+
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running--; g.shut && g.running == 0 {
+		close(g.empty)
+	}
+}
+
+// close refuses calls from now on and returns a channel that closes when the
+// last running one has left.
+func (g *gate) close() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.shut {
+		g.shut = true
+		g.empty = make(chan struct{})
+		if g.running == 0 {
+			close(g.empty)
+		}
+	}
+	return g.empty
+}
