@@ -1,0 +1,257 @@
+package docker
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/docker/cli/opts"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/go-units"
+
+	"github.com/kilntainers/kilntainers/backends"
+	"github.com/kilntainers/kilntainers/backends/agent"
+)
+
+// Labels of what the driver makes. An agent volume has only the first and its
+// own: daemons share it.
+const (
+	labelMark     = "kilntainers"
+	labelInstance = "kilntainers.instance"
+	labelBoot     = "kilntainers.boot"
+	labelProfile  = "kilntainers.profile"
+	labelSandbox  = "kilntainers.sandbox"
+	labelAgent    = "kilntainers.agent"
+)
+
+// agentDir is where the agent's volume is mounted.
+const agentDir = "/.kilntainers"
+
+// Every process may have maxFiles files. What engines give by themselves
+// ranges up to 2^30, and there are programs that close all of them one by one.
+const maxFiles = 16384
+
+// A request is a container to create.
+type request struct {
+	config     *container.Config
+	host       *container.HostConfig
+	networking *network.NetworkingConfig
+}
+
+// newRequest returns the container that a profile asks for. Everything that
+// keeps a sandbox a sandbox is set last, so that no flag can say otherwise.
+// The options have passed Validate.
+func newRequest(s backends.Spec, o *Options, name string) request {
+	f, _ := parseFlags(o.DockerRunFlags)
+	return buildRequest(s, o, f, name)
+}
+
+func buildRequest(s backends.Spec, o *Options, f *runFlags, name string) request {
+	c, h := f.config, f.host // copies; what they point to is not written to
+
+	// The profile's keys, where no flag says otherwise.
+	if !f.given["memory"] {
+		h.Memory = int64(o.Memory)
+	}
+	if !f.given["memory-swap"] {
+		h.MemorySwap = h.Memory // with Memory equal, there is no swap
+	}
+	if !f.given["cpus"] && h.CPUQuota == 0 && h.CPUPeriod == 0 {
+		h.NanoCPUs = int64(o.CPU)
+	}
+	if !f.given["pids-limit"] {
+		h.PidsLimit = &o.PidsLimit
+	}
+	if h.Runtime == "" {
+		h.Runtime = o.Runtime
+	}
+	if c.User == "" {
+		c.User = o.User
+	}
+	if c.WorkingDir == "" {
+		c.WorkingDir = s.Dir // made when it is missing
+	}
+	h.ReadonlyRootfs = h.ReadonlyRootfs || o.ReadOnly
+	if _, set := h.StorageOpt["size"]; !set && o.Disk > 0 {
+		h.StorageOpt = maps.Clone(h.StorageOpt)
+		if h.StorageOpt == nil {
+			h.StorageOpt = map[string]string{}
+		}
+		h.StorageOpt["size"] = o.Disk.String()
+	}
+	h.Binds = append(slices.Clone(h.Binds), o.Mounts...)
+	h.Tmpfs = maps.Clone(h.Tmpfs)
+	if h.Tmpfs == nil {
+		h.Tmpfs = map[string]string{}
+	}
+	for _, t := range o.Tmpfs {
+		dir, size, sized := strings.Cut(t, ":")
+		bytes, _ := backends.ParseSize(size)
+		if !sized {
+			bytes = backends.Size(h.Memory / 2)
+		}
+		if _, set := h.Tmpfs[dir]; set || taken(h.Binds, h.Mounts, dir) {
+			continue
+		}
+		h.Tmpfs[dir] = "rw,exec,nosuid,nodev,mode=1777"
+		if bytes > 0 {
+			h.Tmpfs[dir] += fmt.Sprintf(",size=%d", int64(bytes))
+		}
+	}
+	if !s.Network {
+		h.NetworkMode = "none"
+	} else if h.NetworkMode == "" {
+		h.NetworkMode = "default"
+	}
+
+	// Hardening, which a flag may extend and only allow_unsafe can lift.
+	h.CapDrop = append([]string{"ALL"}, h.CapDrop...)
+	if slices.ContainsFunc(h.CapAdd, func(c string) bool { c = opts.NormalizeCapability(c); return c == "CAP_SETUID" }) {
+		// The agent must be able to kill what became another user.
+		h.CapAdd = append(slices.Clone(h.CapAdd), "CAP_KILL")
+	}
+	if !slices.ContainsFunc(h.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "no-new-privileges") }) {
+		h.SecurityOpt = append(slices.Clone(h.SecurityOpt), "no-new-privileges")
+	}
+	for _, u := range []*units.Ulimit{{Name: "core"}, {Name: "nofile", Soft: maxFiles, Hard: maxFiles}} {
+		if !slices.ContainsFunc(h.Ulimits, func(v *container.Ulimit) bool { return v.Name == u.Name }) {
+			h.Ulimits = append(slices.Clone(h.Ulimits), u)
+		}
+	}
+	if h.IpcMode == "" {
+		h.IpcMode = container.IPCModePrivate
+	}
+	if h.CgroupnsMode == "" {
+		h.CgroupnsMode = container.CgroupnsModePrivate
+	}
+	if !f.given["oom-score-adj"] {
+		h.OomScoreAdj = 500 // rather a sandbox than a program of the host
+	}
+
+	// Ours, whatever the flags say.
+	c.Image = o.Image
+	c.Entrypoint = []string{path.Join(agentDir, agent.Name)}
+	c.Cmd = nil
+	c.Tty = false
+	c.OpenStdin, c.StdinOnce = true, true
+	c.AttachStdin, c.AttachStdout, c.AttachStderr = true, true, true
+	c.Healthcheck = &container.HealthConfig{Test: []string{"NONE"}}
+	c.Labels = maps.Clone(c.Labels)
+	if c.Labels == nil {
+		c.Labels = map[string]string{}
+	}
+	maps.Copy(c.Labels, labels(s, name))
+	h.LogConfig = container.LogConfig{Type: "none"} // any other driver writes the channel to the disk
+	h.AutoRemove = true
+	h.RestartPolicy = container.RestartPolicy{}
+	h.PidMode = ""
+	h.Init = new(bool)
+	h.ContainerIDFile = ""
+	h.Mounts = append(slices.Clone(h.Mounts), agentMount(true))
+
+	r := request{config: &c, host: &h}
+	if s.Network {
+		r.networking = &network.NetworkingConfig{EndpointsConfig: f.networks}
+	}
+	return r
+}
+
+// labels are those of everything that is made for a sandbox.
+func labels(s backends.Spec, name string) map[string]string {
+	return map[string]string{
+		labelMark:     "true",
+		labelInstance: s.Owner.Instance,
+		labelBoot:     s.Owner.Boot,
+		labelProfile:  s.Profile,
+		labelSandbox:  name,
+	}
+}
+
+// taken tells whether something else is mounted at dir.
+func taken(binds []string, mounts []mount.Mount, dir string) bool {
+	return slices.ContainsFunc(binds, func(b string) bool { v, _ := parseVolume(b); return path.Clean(v.target) == path.Clean(dir) }) ||
+		slices.ContainsFunc(mounts, func(m mount.Mount) bool { return path.Clean(m.Target) == path.Clean(dir) })
+}
+
+// writable lists what can be written to although the root file system is
+// read-only.
+func (r request) writable() []string {
+	var dirs []string
+	for dir, options := range r.host.Tmpfs {
+		if !slices.Contains(strings.Split(options, ","), "ro") {
+			dirs = append(dirs, dir)
+		}
+	}
+	for _, b := range r.host.Binds {
+		if v, _ := parseVolume(b); !slices.Contains(strings.Split(v.options, ","), "ro") {
+			dirs = append(dirs, v.target)
+		}
+	}
+	for _, m := range r.host.Mounts {
+		if !m.ReadOnly && m.Type != mount.TypeImage {
+			dirs = append(dirs, m.Target)
+		}
+	}
+	slices.Sort(dirs)
+	return dirs
+}
+
+// missing compares what was asked for with what the engine says it made, and
+// names what is not there. Rootless Podman on cgroup v1 takes limits and drops
+// them without a word; Docker without swap accounting drops that of swap.
+func (r request) missing(got container.InspectResponse) (lost []string) {
+	if got.ContainerJSONBase == nil || got.HostConfig == nil {
+		return []string{"all limits (the engine does not tell)"}
+	}
+	asked, have := r.host, got.HostConfig
+	check := func(what string, ok bool) {
+		if !ok {
+			lost = append(lost, what)
+		}
+	}
+	pids := func(h *container.HostConfig) int64 {
+		if h.PidsLimit == nil {
+			return 0
+		}
+		return max(*h.PidsLimit, 0)
+	}
+	check("memory", have.Memory == asked.Memory)
+	check("swap", have.MemorySwap == asked.MemorySwap)
+	check("cpu", cpuTime(have) == cpuTime(asked))
+	check("pids_limit", pids(have) == pids(asked))
+	check("cpuset-cpus", have.CpusetCpus == asked.CpusetCpus)
+	check("read_only", have.ReadonlyRootfs || !asked.ReadonlyRootfs)
+	check("network = false", have.NetworkMode.IsNone() || !asked.NetworkMode.IsNone())
+	check("no privileges", !have.Privileged || asked.Privileged)
+	check("no capabilities", dropsCaps(asked, have))
+	check("no-new-privileges", slices.ContainsFunc(have.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "no-new-privileges") }))
+	check("runtime", asked.Runtime == "" || have.Runtime == asked.Runtime) // Podman's API takes none
+	check("log-driver = none", have.LogConfig.Type == "none")
+	check("removal at the end", have.AutoRemove)
+	return lost
+}
+
+// dropsCaps tells whether every capability that engines give by themselves is
+// dropped, unless it was asked for. Podman spells ALL out.
+func dropsCaps(asked, have *container.HostConfig) bool {
+	kept, dropped := opts.CapabilitiesMap(asked.CapAdd), opts.CapabilitiesMap(have.CapDrop)
+	return dropped[opts.AllCapabilities] || kept[opts.AllCapabilities] ||
+		!slices.ContainsFunc(defaultCaps, func(c string) bool { return !kept[c] && !dropped[c] })
+}
+
+// cpuTime is the limit in billionths of a CPU. Engines may tell it as a quota
+// in a period.
+func cpuTime(h *container.HostConfig) int64 {
+	if h.NanoCPUs > 0 || h.CPUQuota <= 0 {
+		return h.NanoCPUs
+	}
+	period := h.CPUPeriod
+	if period == 0 {
+		period = 100_000
+	}
+	return h.CPUQuota * 1e9 / period
+}

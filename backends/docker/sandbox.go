@@ -1,0 +1,248 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+
+	"github.com/kilntainers/kilntainers/backends"
+	"github.com/kilntainers/kilntainers/backends/agent"
+)
+
+// A sandbox is one container with the agent as its first process. It lives as
+// long as the agent's stream:
+//
+//	Close ─► client.Close ─► Done ─► remove the container
+//	death ─► the stream ends ─► ended: why? remove the container ─► Done
+type sandbox struct {
+	engine *engine
+	log    *slog.Logger
+	client *agent.Client
+
+	id, name string
+	shell    string
+	env      map[string]string
+	memory   backends.Size // its limit
+	made     time.Time
+
+	stopWait context.CancelFunc // of the wait for the container's end
+	over     chan struct{}      // closed after exit is set
+	exit     exit
+
+	leave sync.Once // it no longer counts for its engine
+}
+
+var _ backends.Sandbox = (*sandbox)(nil)
+
+// ID is the container's name.
+func (s *sandbox) ID() string { return s.name }
+
+// Exec runs one command through the agent.
+func (s *sandbox) Exec(ctx context.Context, e backends.Exec) (backends.Exit, error) {
+	if len(s.env) > 0 {
+		// The profile's variables come with each command and not from the
+		// engine, which would show them to whoever inspects the container.
+		env := maps.Clone(s.env)
+		maps.Copy(env, e.Env)
+		e.Env = env
+	}
+	return s.client.Exec(ctx, agent.Command{Exec: e, Shell: s.shell})
+}
+
+// Done is closed when the agent's stream has ended.
+func (s *sandbox) Done() <-chan struct{} { return s.client.Done() }
+
+// Err tells why.
+func (s *sandbox) Err() error { return s.client.Err() }
+
+// Close destroys the container. It returns nil when the engine has it no more.
+func (s *sandbox) Close(ctx context.Context) error {
+	s.client.Close()
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	err := s.engine.remove(ctx, s.id)
+	s.settle()
+	if err != nil {
+		return fmt.Errorf("remove container %s: %w", s.name, err)
+	}
+	return nil
+}
+
+// takeBack removes a container whose Create failed.
+func (s *sandbox) takeBack(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	if err := s.engine.remove(ctx, s.id); err != nil {
+		s.log.Error("a container is left over; it is removed at the next start", "engine", s.engine.name, "error", err)
+	}
+	if s.stopWait != nil {
+		s.stopWait()
+		<-s.over
+	}
+}
+
+// settle ends what goes on beside a container that is no more.
+func (s *sandbox) settle() {
+	s.leave.Do(func() {
+		s.stopWait()
+		<-s.over
+		s.engine.count(-1)
+	})
+}
+
+// An exit is how a container ended.
+type exit struct {
+	code int64
+	err  error // the engine did not say
+}
+
+// await begins to wait for the container's removal. With AutoRemove, only a
+// wait that was begun before the start gets the exit code.
+func (s *sandbox) await(ctx context.Context) {
+	ctx, s.stopWait = context.WithCancel(context.WithoutCancel(ctx))
+	s.over = make(chan struct{})
+	done, failed := s.engine.ContainerWait(ctx, s.id, container.WaitConditionRemoved)
+	go func() {
+		defer close(s.over)
+		select {
+		case r := <-done:
+			s.exit.code = r.StatusCode
+			if r.Error != nil {
+				s.exit.err = errors.New(r.Error.Message)
+			}
+		case s.exit.err = <-failed:
+		}
+	}()
+}
+
+// dying is how long a container whose stream ended may take to be gone before
+// it is removed: within it, its own end and ours can be told apart.
+const dying = 500 * time.Millisecond
+
+// ended is called once, when the stream ended in any way but Close. It removes
+// the container and tells why it went, where the engine knows better than the
+// agent's client.
+func (s *sandbox) ended(ctx context.Context) error {
+	defer s.settle()
+	var reason string
+	select {
+	case <-s.over:
+		reason = s.reason(ctx)
+	case <-time.After(dying):
+	case <-ctx.Done():
+	}
+	err := s.engine.remove(ctx, s.id)
+	if err != nil {
+		s.log.Error("a container could not be removed", "engine", s.engine.name, "error", err)
+	}
+	switch {
+	case unreachable(err):
+		return &backends.GoneError{Reason: "its engine went away", Err: err}
+	case reason != "":
+		return &backends.GoneError{Reason: reason, Err: s.exit.err}
+	}
+	return err
+}
+
+// reason tells why a container went that nobody here removed.
+func (s *sandbox) reason(ctx context.Context) string {
+	oom, killed := s.engine.history(ctx, s.id, s.made)
+	switch {
+	case oom:
+		return fmt.Sprintf("it ran out of memory (limit %v)", s.memory)
+	case killed:
+		return "it was stopped or removed from outside"
+	case s.exit.err != nil:
+		return "its engine stopped or lost it"
+	case s.exit.code != 0:
+		return fmt.Sprintf("its first process ended with status %d", s.exit.code)
+	}
+	return "its first process ended"
+}
+
+// history asks the engine what happened to a container that is gone: whether
+// the kernel took something for memory, and whether somebody else killed it.
+// Of the filters only the one by type works on every engine.
+func (e *engine) history(ctx context.Context, id string, since time.Time) (oom, killed bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	msgs, errs := e.Events(ctx, events.ListOptions{
+		// The engine's clock may differ.
+		Since:   strconv.FormatInt(since.Add(-10*time.Minute).Unix(), 10),
+		Filters: filters.NewArgs(filters.Arg("type", string(events.ContainerEventType))),
+	})
+	for {
+		select {
+		case m := <-msgs:
+			if m.Actor.ID != id {
+				continue
+			}
+			switch action := string(m.Action); {
+			case action == "oom":
+				oom = true
+			case action == "kill":
+				killed = true
+			case action == "destroy", strings.HasPrefix(action, "remove"):
+				return oom, killed
+			}
+		case <-errs:
+			return oom, killed
+		}
+	}
+}
+
+// remove destroys a container and its anonymous volumes. It returns nil when
+// the engine has it no more, whoever removed it.
+func (e *engine) remove(ctx context.Context, id string) error {
+	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		err := e.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if err == nil || errdefs.IsNotFound(err) {
+			return nil
+		}
+		err = explain(err)
+		if unreachable(err) {
+			return err
+		}
+		// It is being removed already, or something of it is still in use.
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// unansweredFor is how long to look for a container whose create was not
+// answered: the engine may still be making it.
+const unansweredFor = 5 * time.Second
+
+// removeUnanswered removes a container that may or may not be there.
+func (e *engine) removeUnanswered(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unansweredFor)
+	defer cancel()
+	for {
+		err := e.ContainerRemove(ctx, name, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if err == nil || unreachable(explain(err)) {
+			return nil // in the second case no engine is there that makes it
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			if errdefs.IsNotFound(err) {
+				return nil
+			}
+			return fmt.Errorf("remove container %s: %w", name, explain(err))
+		}
+	}
+}
