@@ -82,13 +82,13 @@ func (s *scanner) message(hasty bool) (m message) {
 			s.i = len(s.b)
 			return m
 		}
-		key := s.value()
+		name := s.value()
 		if s.peek() != ':' {
 			s.i = len(s.b)
 			return m
 		}
 		s.i++
-		switch string(key) {
+		switch string(name) {
 		case `"result"`:
 			m.answer = true
 		case `"error"`:
@@ -102,7 +102,7 @@ func (s *scanner) message(hasty bool) (m message) {
 		if s.i == len(s.b) {
 			return m // the value may be cut off
 		}
-		switch string(key) {
+		switch string(name) {
 		case `"id"`:
 			if first == '"' && len(value) > 1 || first == '-' || first >= '0' && first <= '9' {
 				m.id = value
