@@ -351,23 +351,28 @@ type process struct {
 func (p process) String() string { return fmt.Sprintf("process %d (%s)", p.pid, p.name) }
 
 // marked returns the living processes whose mark begins so, and those of
-// their sessions, groups and descendants.
+// their sessions, groups and descendants. This process and what shares its
+// session are never among them, whatever they carry.
 func marked(mark string) []*process {
 	procs := processes(mark)
-	sessions := map[int]bool{}
-	groups := map[int]bool{}
-	for _, p := range procs {
-		if p.marked {
-			sessions[p.session], groups[p.group] = true, true
+	self := procs[os.Getpid()]
+	if self == nil {
+		return nil // no /proc, or that of another PID namespace: all numbers would be wrong
+	}
+	for pid, p := range procs {
+		if p.session == self.session || p.group == self.group {
+			delete(procs, pid)
 		}
 	}
+	sessions := map[int]bool{}
+	groups := map[int]bool{}
 	for grew := true; grew; {
 		grew = false
 		for _, p := range procs {
-			parent := procs[p.parent] // nil for a kernel thread
-			if !p.marked && (sessions[p.session] || groups[p.group] || parent != nil && parent.marked) {
-				p.marked, grew = true, true
-				sessions[p.session], groups[p.group] = true, true
+			parent := procs[p.parent]
+			related := sessions[p.session] || groups[p.group] || parent != nil && parent.marked
+			if p.marked && !sessions[p.session] || related && !p.marked {
+				p.marked, sessions[p.session], groups[p.group], grew = true, true, true, true
 			}
 		}
 	}
@@ -379,6 +384,24 @@ func marked(mark string) []*process {
 	}
 	slices.SortFunc(found, func(a, b *process) int { return a.pid - b.pid })
 	return found
+}
+
+// ownSession and ownStart tell this process apart from what it started.
+var ownSession = sync.OnceValue(func() int { sid, _ := unix.Getsid(0); return sid })
+
+var ownStart = sync.OnceValue(func() uint64 {
+	stat, _ := os.ReadFile("/proc/self/stat")
+	return startTime(stat[bytes.LastIndexByte(stat, ')')+1:])
+})
+
+// startTime is field 22 of proc(5)'s stat, of which the first two are cut off.
+func startTime(stat []byte) uint64 {
+	fields := bytes.Fields(stat)
+	if len(fields) < 20 {
+		return 0
+	}
+	n, _ := strconv.ParseUint(string(fields[19]), 10, 64)
+	return n
 }
 
 // processes reads /proc (see proc(5) for stat and environ).
@@ -399,6 +422,9 @@ func processes(mark string) map[int]*process {
 		p := &process{pid: pid, name: string(stat[open+1 : end])}
 		if n, _ := fmt.Sscanf(string(stat[end+1:]), " %c %d %d %d", &p.state, &p.parent, &p.group, &p.session); n < 4 || p.group <= 1 {
 			continue // a kernel thread; and kill(2) must never see group 0 or 1
+		}
+		if startTime(stat[end+1:]) < ownStart() || p.session == ownSession() || p.group == unix.Getpgrp() {
+			continue // older than this test, or whoever runs it: never ours, whatever it says
 		}
 		environ, _ := os.ReadFile("/proc/" + d.Name() + "/environ") // not ours to read: not ours
 		p.marked = bytes.HasPrefix(environ, entry) || bytes.Contains(environ, append([]byte{0}, entry...))
