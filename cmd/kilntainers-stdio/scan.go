@@ -14,32 +14,55 @@ type message struct {
 	method []byte // without its quotes
 	answer bool   // has a result or an error
 	failed bool   // has an error
-	batch  bool   // is one of several in its line
 }
 
-// scan calls visit for the message in line, or for each message if line is a
-// batch. It decodes nothing, copes with anything (what is not JSON gives
-// messages without id and method), and leaves a message as soon as it knows
-// enough: the rest of a long result is not looked at.
-func scan(line []byte, visit func(message)) {
+// scan finds what there is to know of the message in line. It decodes nothing,
+// copes with anything (what is not an object has no id and no method, a batch
+// too: the daemon refuses those), and stops as soon as it knows enough: the
+// rest of a long result is not looked at.
+func scan(line []byte) (m message) {
 	s := scanner{b: line}
-	if s.peek() != '[' {
-		visit(s.message(true))
-		return
+	if s.peek() != '{' {
+		return m
 	}
 	s.i++
 	for {
 		switch s.peek() {
-		case '{':
-			m := s.message(false)
-			m.batch = true
-			visit(m)
-		case 0, ']':
-			return
+		case '"':
 		case ',':
 			s.i++
+			continue
 		default:
-			s.value()
+			return m
+		}
+		name := s.value()
+		if s.peek() != ':' {
+			return m
+		}
+		s.i++
+		switch string(name) {
+		case `"result"`:
+			m.answer = true
+		case `"error"`:
+			m.answer, m.failed = true, true
+		}
+		if m.id != nil && (m.answer || m.method != nil) {
+			return m
+		}
+		first := s.peek()
+		value := s.value()
+		if s.i == len(s.b) {
+			return m // the value may be cut off
+		}
+		switch string(name) {
+		case `"id"`:
+			if first == '"' || first == '-' || first >= '0' && first <= '9' {
+				m.id = value
+			}
+		case `"method"`:
+			if first == '"' {
+				m.method = value[1 : len(value)-1]
+			}
 		}
 	}
 }
@@ -61,58 +84,6 @@ func (s *scanner) peek() byte {
 		}
 	}
 	return 0
-}
-
-// message reads the object at i; hasty leaves it as early as possible.
-func (s *scanner) message(hasty bool) (m message) {
-	if s.peek() != '{' {
-		return m
-	}
-	s.i++
-	for {
-		switch s.peek() {
-		case '"':
-		case ',':
-			s.i++
-			continue
-		case '}':
-			s.i++
-			return m
-		default:
-			s.i = len(s.b)
-			return m
-		}
-		name := s.value()
-		if s.peek() != ':' {
-			s.i = len(s.b)
-			return m
-		}
-		s.i++
-		switch string(name) {
-		case `"result"`:
-			m.answer = true
-		case `"error"`:
-			m.answer, m.failed = true, true
-		}
-		if hasty && m.id != nil && (m.answer || m.method != nil) {
-			return m
-		}
-		first := s.peek()
-		value := s.value()
-		if s.i == len(s.b) {
-			return m // the value may be cut off
-		}
-		switch string(name) {
-		case `"id"`:
-			if first == '"' && len(value) > 1 || first == '-' || first >= '0' && first <= '9' {
-				m.id = value
-			}
-		case `"method"`:
-			if first == '"' && len(value) > 1 {
-				m.method = value[1 : len(value)-1]
-			}
-		}
-	}
 }
 
 // value skips the JSON value at i and returns it.

@@ -97,9 +97,9 @@ type shim struct {
 // A request is a line from the client that is on its way.
 type request struct {
 	line        []byte
-	calls       []*call // usually one; none for a notification
-	answer      bool    // to a question of the daemon's
-	initialized bool    // the end of the handshake
+	call        *call // nil for what is no request, or not tracked
+	answer      bool  // to a question of the daemon's
+	initialized bool  // the end of the handshake
 }
 
 // A call is a request that was not answered yet.
@@ -239,19 +239,14 @@ func (s *shim) down() int {
 func (s *shim) send(line []byte) {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
-	r := request{line: line}
-	scan(line, func(m message) {
-		switch {
-		case m.id != nil && m.method != nil:
-			if c := s.track(m, line); c != nil {
-				r.calls = append(r.calls, c)
-			}
-		case m.answer:
-			r.answer = true
-		case string(m.method) == "notifications/initialized":
-			r.initialized = !m.batch
-		}
-	})
+	m := scan(line)
+	r := request{line: line, answer: m.answer}
+	switch {
+	case m.id != nil && m.method != nil:
+		r.call = s.track(m, line)
+	case string(m.method) == "notifications/initialized":
+		r.initialized = true
+	}
 	s.flush()
 	if len(s.held) > 0 || !s.transmit(r) {
 		s.hold(r)
@@ -262,13 +257,12 @@ func (s *shim) send(line []byte) {
 // tracked: it passes, but has no answer if the daemon is lost.
 func (s *shim) track(m message, line []byte) *call {
 	c := &call{}
-	switch method := string(m.method); {
-	case method == "tools/call":
+	switch string(m.method) {
+	case "tools/call":
 		c.kind = toolCall
-	case m.batch: // nothing of a batch is sent again: the rest would be, too
-	case method == "initialize":
+	case "initialize":
 		c.kind, c.line = initializeCall, bytes.Clone(line)
-	case method == "subscriptions/listen":
+	case "subscriptions/listen":
 		c.kind, c.line = listenCall, bytes.Clone(line)
 	}
 	s.callMu.Lock()
@@ -287,9 +281,9 @@ func (s *shim) transmit(r request) bool {
 	if s.conn == nil {
 		return false
 	}
-	s.mark(r, true)
+	s.mark(r.call, true)
 	if s.conn.write(r.line) != nil {
-		s.mark(r, false) // down will notice the loss, too
+		s.mark(r.call, false) // down will notice the loss, too
 		return false
 	}
 	if r.initialized {
@@ -298,14 +292,12 @@ func (s *shim) transmit(r request) bool {
 	return true
 }
 
-func (s *shim) mark(r request, sent bool) {
-	if len(r.calls) == 0 {
+func (s *shim) mark(c *call, sent bool) {
+	if c == nil {
 		return
 	}
 	s.callMu.Lock()
-	for _, c := range r.calls {
-		c.sent = sent
-	}
+	c.sent = sent
 	s.callMu.Unlock()
 }
 
@@ -315,14 +307,12 @@ func (s *shim) hold(r request) {
 		return // what it answers died with the connection
 	}
 	if len(s.held) == maxHeldLines || s.heldBytes+len(r.line) > maxHeld {
-		var out []byte
-		s.callMu.Lock()
-		for _, c := range r.calls {
-			out = appendError(out, c.id, internalCode, tooMuchHeld)
-			delete(s.calls, key(c.id))
+		if r.call != nil {
+			s.callMu.Lock()
+			delete(s.calls, key(r.call.id))
+			s.callMu.Unlock()
+			s.write(appendError(nil, r.call.id, internalCode, tooMuchHeld))
 		}
-		s.callMu.Unlock()
-		s.write(out)
 		return
 	}
 	r.line = bytes.Clone(r.line)
@@ -340,22 +330,19 @@ func (s *shim) flush() {
 
 // deliver passes a line to the client.
 func (s *shim) deliver(line []byte) {
-	answers := false
-	scan(line, func(m message) {
-		if m.id == nil || !m.answer {
-			return
-		}
-		answers = true
-		s.callMu.Lock()
+	m := scan(line)
+	answer := m.answer && m.id != nil
+	if answer {
 		k := key(m.id)
+		s.callMu.Lock()
 		if c := s.calls[k]; c != nil && c.kind == initializeCall && !m.failed {
 			s.handshake = c.line
 		}
 		delete(s.calls, k)
 		s.callMu.Unlock()
-	})
+	}
 	s.write(line)
-	if answers && s.drain {
+	if answer {
 		s.answered.Broadcast()
 	}
 }
@@ -412,16 +399,13 @@ func (s *shim) replay(c *conn) error {
 	if err := c.write(s.handshake); err != nil {
 		return err
 	}
-	var want string
-	scan(s.handshake, func(m message) { want = key(m.id) })
+	want := key(scan(s.handshake).id)
 	for {
 		line, err := c.next()
 		if err != nil {
 			return err
 		}
-		done := false
-		scan(line, func(m message) { done = m.answer && key(m.id) == want })
-		if done {
+		if m := scan(line); m.answer && key(m.id) == want {
 			return nil
 		}
 	}
@@ -464,7 +448,7 @@ func (s *shim) detach(c *conn) (leaving bool) {
 		case !c.sent: // it is held
 		case c.line != nil:
 			c.sent = false
-			s.holdFirst(request{line: c.line, calls: []*call{c}})
+			s.holdFirst(request{line: c.line, call: c})
 		case c.kind == toolCall:
 			out = appendToolError(out, c.id, lostCall)
 			delete(s.calls, k)
@@ -503,12 +487,10 @@ func (s *shim) giveUp() {
 
 // refuseLong answers a message of which only the beginning was read.
 func (s *shim) refuseLong(beginning []byte) {
-	id := []byte("null")
-	scan(beginning, func(m message) {
-		if m.id != nil && len(m.id) <= maxID {
-			id = m.id
-		}
-	})
+	id := scan(beginning).id
+	if id == nil || len(id) > maxID {
+		id = []byte("null")
+	}
 	s.write(appendError(nil, id, invalidCode, longMessage))
 }
 
