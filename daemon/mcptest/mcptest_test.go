@@ -28,7 +28,7 @@ type world struct {
 }
 
 // start runs a daemon until the test ends, and then wants nothing left of it.
-func start(t *testing.T) *world {
+func start(t testing.TB) *world {
 	t.Helper()
 	w := &world{fake: backendtest.NewFake(backendtest.InMemory)}
 	dir := t.TempDir()
@@ -53,7 +53,7 @@ func start(t *testing.T) *world {
 			Config:  config,
 			Drivers: backends.Drivers{w.fake.Driver()},
 			Version: "mcptest",
-			Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
+			Log:     slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 			Ready:   func(addresses []string) { ready <- addresses },
 		})
 	}()
@@ -93,7 +93,7 @@ func (w *world) way(kind string) []string {
 	return append([]string{kind}, w.shim...)
 }
 
-func write(t *testing.T, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -122,7 +122,7 @@ func TestMain(m *testing.M) {
 var shimDir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "mcptest") })
 
 // shim returns the path of kilntainers-stdio, built from this tree once.
-func shim(t *testing.T) string {
+func shim(t testing.TB) string {
 	t.Helper()
 	path, err := buildShim()
 	if err != nil {
