@@ -51,7 +51,7 @@ func decode(v any, dst reflect.Value, key string, bad func(key, text string)) {
 		case !ok:
 			mismatch("a whole number")
 		case dst.OverflowInt(n):
-			bad(key, fmt.Sprintf("%d is out of range; a number of %d bits fits", n, dst.Type().Bits()))
+			bad(key, fmt.Sprintf("%d is out of range; it must fit in %d bits", n, dst.Type().Bits()))
 		default:
 			dst.SetInt(n)
 		}
@@ -62,7 +62,7 @@ func decode(v any, dst reflect.Value, key string, bad func(key, text string)) {
 		case n < 0:
 			bad(key, fmt.Sprintf("%d is out of range; want 0 or more", n))
 		case dst.OverflowUint(uint64(n)):
-			bad(key, fmt.Sprintf("%d is out of range; a number of %d bits fits", n, dst.Type().Bits()))
+			bad(key, fmt.Sprintf("%d is out of range; it must fit in %d bits", n, dst.Type().Bits()))
 		default:
 			dst.SetUint(uint64(n))
 		}
@@ -225,7 +225,11 @@ func closest(s string, names []string) string {
 	s = strings.ToLower(strings.ReplaceAll(s, "-", "_"))
 	best, least := "", min(3, 1+len(s)/2)
 	for _, name := range slices.Sorted(slices.Values(names)) {
-		if d := distance(s, name); d < least {
+		d := distance(s, name)
+		if len(s) > 2 && strings.HasPrefix(name, s) {
+			d = 1
+		}
+		if d < least {
 			best, least = name, d
 		}
 	}

@@ -13,7 +13,7 @@ import (
 //
 //	[[profiles.a.disks]]            profiles.a.disks[0] → 1
 //	size = "1g"                     profiles.a.disks[0].size → 2
-//	opts = [{ x = 1 },              profiles.a.disks[0].opts[0].x → 3
+//	opts = ["a",                    profiles.a.disks[0].opts[0] → 3
 //	        { x = 2 }]              profiles.a.disks[0].opts[1].x → 4
 //
 // The decoder tells which keys there are, in the order in which they stand,
@@ -76,6 +76,10 @@ func index(src string, md toml.MetaData) map[string]int {
 			last = extend(in, keys[0], header && strings.HasPrefix(src[i:], "[["))
 			keys, want = keys[1:], false
 		}
+		if n := len(open) - 1; n >= 0 && open[n].kind == '[' && !open[n].begun && strings.IndexByte(" \t\r\n#,]", c) < 0 {
+			open[n].begun = true
+			note(lines, open[n].itemPath())
+		}
 		switch c {
 		case '\n':
 			line++
@@ -92,10 +96,9 @@ func index(src string, md toml.MetaData) map[string]int {
 			b := last
 			if len(open) > 0 && open[len(open)-1].kind == '[' {
 				b = open[len(open)-1]
-				b.path += "[" + strconv.Itoa(b.item) + "]"
-				note(lines, b.path)
+				b.path = b.itemPath()
 			}
-			b.kind, b.item = c, 0
+			b.kind, b.item, b.begun = c, 0, false
 			if header {
 				b.kind = 0
 			}
@@ -106,8 +109,10 @@ func index(src string, md toml.MetaData) map[string]int {
 			want = false
 		case ',':
 			if len(open) > 0 {
-				open[len(open)-1].item++
-				want = open[len(open)-1].kind == '{'
+				b := &open[len(open)-1]
+				b.item++
+				b.begun = false
+				want = b.kind == '{'
 			}
 		}
 	}
@@ -125,7 +130,11 @@ type bracket struct {
 	path  string // the key whose value it is
 	depth int    // parts of that key
 	item  int    // commas so far
+	begun bool   // something stands after the last of them
 }
+
+// itemPath returns the key of the item of an array that index stands in.
+func (b bracket) itemPath() string { return b.path + "[" + strconv.Itoa(b.item) + "]" }
 
 // quoted returns the length of the TOML string that s begins with, quotes
 // included. It is one of "basic", 'literal', """basic""" and ”'literal”'.

@@ -26,8 +26,8 @@ x = 1 \''''                               #: profiles.a.lit@8
 'lit.eral' = '[{"' # '"                   #: profiles.a."lit.eral"
 dotted . "k.e.y" . x = 1.5                #: profiles.a.dotted profiles.a.dotted."k.e.y" profiles.a.dotted."k.e.y".x
 list = [ # ]
-  "a", 'b', # "
-  ["c", { d = "}" }],                     #: profiles.a.list[2] profiles.a.list[2][1] profiles.a.list[2][1].d
+  "a", 'b', # "                           #: profiles.a.list[0] profiles.a.list[1]
+  ["c", { d = "}" }],                     #: profiles.a.list[2] profiles.a.list[2][0] profiles.a.list[2][1] profiles.a.list[2][1].d
   { e = [ { f = 1 } ], g.h = 2 },         #: profiles.a.list[3] profiles.a.list[3].e profiles.a.list[3].e[0] profiles.a.list[3].e[0].f profiles.a.list[3].g profiles.a.list[3].g.h
 ]                                         #: profiles.a.list@13
 inline = { x = 1, "y z" = { q = [] } }    #: profiles.a.inline profiles.a.inline.x profiles.a.inline."y z" profiles.a.inline."y z".q

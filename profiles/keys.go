@@ -106,7 +106,7 @@ var profileKeys = []setting[Profile]{
 		func(p *Profile) any { return seconds{&p.MaxTimeout, time.Second} }},
 	{"output_limit", `2097152`,
 		`Bytes that one exec may write, stdout and stderr together. It is killed when it writes more.`,
-		func(p *Profile) any { return bytes{&p.OutputLimit} }},
+		func(p *Profile) any { return size{&p.OutputLimit} }},
 	{"on_limit", `"discard"`,
 		`What is returned after a timeout or too much output: "discard" nothing but a notice, "truncate" the head and the tail too.`,
 		func(p *Profile) any { return choice{&p.OnLimit, []string{OnLimitDiscard, OnLimitTruncate}} }},
@@ -148,7 +148,7 @@ var profileKeys = []setting[Profile]{
 		func(p *Profile) any { return count{&p.Pool} }},
 	{"allow", `[]`,
 		`Who may use the profile: Unix users ("alice"), groups ("@datasci") and tokens ("token:laptop"); [] = all who may open the socket.`,
-		func(p *Profile) any { return principals{&p.Allow} }},
+		func(p *Profile) any { return &p.Allow }},
 	{"binding", `"auto"`,
 		`What ties a call to its sandbox: "auto" the connection or session, "handle" only the sandbox_id that the first call returned.`,
 		func(p *Profile) any { return choice{&p.Binding, []string{BindingAuto, BindingHandle}} }},
@@ -382,10 +382,10 @@ func (s seconds) UnmarshalTOML(v any) error {
 	return nil
 }
 
-// bytes is a size, at least 1.
-type bytes struct{ n *int64 }
+// size is a number of bytes, at least 1.
+type size struct{ n *int64 }
 
-func (b bytes) UnmarshalTOML(v any) error {
+func (s size) UnmarshalTOML(v any) error {
 	var z backends.Size
 	if err := z.UnmarshalTOML(v); err != nil {
 		return err
@@ -393,7 +393,7 @@ func (b bytes) UnmarshalTOML(v any) error {
 	if z < 1 {
 		return errors.New("must be at least 1 byte")
 	}
-	*b.n = int64(z)
+	*s.n = int64(z)
 	return nil
 }
 
@@ -489,35 +489,5 @@ func (d directory) UnmarshalTOML(v any) error {
 		return fmt.Errorf("%q is not an absolute path; begin it with /", s)
 	}
 	*d.s = s
-	return nil
-}
-
-// principals is an allow list.
-type principals struct{ list *[]Principal }
-
-func (p principals) UnmarshalTOML(v any) error {
-	items, ok := v.([]any)
-	if !ok {
-		return errors.New(mismatch("an array of strings", v))
-	}
-	var errs []error
-	list := make([]Principal, 0, len(items))
-	for _, item := range items {
-		s, ok := item.(string)
-		if !ok {
-			errs = append(errs, fmt.Errorf("want an array of strings, not one with %s", kindOf(item)))
-			continue
-		}
-		who, err := parsePrincipal(s)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		list = append(list, who)
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	*p.list = list
 	return nil
 }

@@ -1,6 +1,7 @@
 package profiles
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"errors"
@@ -277,9 +278,13 @@ func (l *loader) parse(name string, data []byte) *source {
 		var pe toml.ParseError
 		line, text := 0, err.Error()
 		if errors.As(err, &pe) {
-			line, text = pe.Position.Line, pe.Message
+			line = 1 + bytes.Count(data[:min(pe.Position.Start, len(data))], []byte("\n")) // Position.Line is one too many after a line break
+			text = strings.TrimSuffix(pe.Message, ".")
 		}
-		l.bad(s, line, "", "not TOML: "+strings.TrimSuffix(text, "."))
+		if strings.HasPrefix(text, "expected value but found") {
+			text = "expected a value; put a string in quotes" // and show nothing of it
+		}
+		l.bad(s, line, "", "not TOML: "+text)
 		return s
 	}
 	s.table, s.lines = table, index(string(data), md)
@@ -291,6 +296,7 @@ func (l *loader) load() (*Config, Problems) {
 	main := l.sources[0]
 	l.names()
 	l.topLevel()
+	l.loadTokens(main)
 	l.loadDaemon(main)
 	l.loadDefaults(main)
 	for _, s := range l.sources {
@@ -298,8 +304,6 @@ func (l *loader) load() (*Config, Problems) {
 			l.loadProfile(s, name, v)
 		}
 	}
-	l.loadTokens(main)
-	l.checkListen(main)
 
 	l.config.Hash = [sha256.Size]byte(l.hash.Sum(nil))
 	order := make(map[string]int)
@@ -408,16 +412,14 @@ func (l *loader) owners(key string) []string {
 }
 
 // profileKeyNames returns the keys that a profile of that backend may have, or
-// with "" a profile of any.
+// of any when the backend is not in this build.
 func (l *loader) profileKeyNames(backend string) []string {
 	all := names(profileKeys)
-	for key := range l.options[backend] {
-		all = append(all, key)
+	if own, ok := l.options[backend]; ok {
+		return slices.AppendSeq(all, maps.Keys(own))
 	}
 	for _, k := range driverKeys {
-		if backend == "" {
-			all = append(all, k.name)
-		}
+		all = append(all, k.name)
 	}
 	return all
 }
@@ -519,8 +521,8 @@ func (l *loader) setDriver(p *Profile, table map[string]any, faulty map[string]b
 	p.Driver, p.Options = driver, driver.Options()
 	fields := reflect.ValueOf(p.Options).Elem()
 	for key, field := range l.options[p.Backend] {
-		if v, ok := l.defaults[key]; ok {
-			decode(v, fields.FieldByIndex(field), key, func(string, string) {}) // loadDefaults has reported it
+		if v, ok := l.defaults[key]; ok && inherits(table, key) {
+			decode(v, fields.FieldByIndex(field), key, func(string, string) { faulty[key] = true }) // loadDefaults has reported it
 		}
 		if v, ok := table[key]; ok {
 			decode(v, fields.FieldByIndex(field), key, bad)
@@ -547,15 +549,22 @@ func (l *loader) setDriver(p *Profile, table map[string]any, faulty map[string]b
 // have been in force in the profile.
 func (l *loader) takesBadDefault(p *Profile, table map[string]any) bool {
 	for key := range l.badDefaults {
-		_, merged := table[key].(map[string]any) // a table only adds to the default
-		_, own := table[key]
 		_, known := l.options[p.Backend][key]
 		common := find(profileKeys, key) != nil
-		if stray := len(l.owners(key)) == 0 && !common; stray || (known || common) && (!own || merged) {
+		stray := !common && len(l.owners(key)) == 0
+		if stray || (known || common) && inherits(table, key) {
 			return true
 		}
 	}
 	return false
+}
+
+// inherits reports whether a default has a say in a profile: a table only adds
+// to it, everything else takes its place.
+func inherits(table map[string]any, key string) bool {
+	v, own := table[key]
+	_, merged := v.(map[string]any)
+	return !own || merged
 }
 
 // check looks at what keys say together, and at names that they refer to.
@@ -575,9 +584,9 @@ func (l *loader) check(p *Profile, faulty map[string]bool, bad func(key, text st
 			bad(join("env", name), "holds a NUL character; leave it out")
 		}
 	}
-	for _, who := range p.Allow {
+	for i, who := range p.Allow {
 		if who.Kind == Bearer && !slices.Contains(l.tokens, who.Name) && l.sources[0].table != nil {
-			bad("allow", fmt.Sprintf("there is no token %q; %s", who.Name, choices("[tokens] has", l.tokens)))
+			bad(fmt.Sprintf("allow[%d]", i), fmt.Sprintf("there is no token %q; %s", who.Name, choices("[tokens] has", l.tokens)))
 		}
 	}
 }
@@ -588,20 +597,6 @@ func choices(has string, names []string) string {
 		return has + " none"
 	}
 	return has + " " + strings.Join(names, ", ")
-}
-
-// parsePrincipal reads an entry of an allow list.
-func parsePrincipal(s string) (Principal, error) {
-	kind, name := User, s
-	if n, ok := strings.CutPrefix(s, "@"); ok {
-		kind, name = Group, n
-	} else if n, ok := strings.CutPrefix(s, "token:"); ok {
-		kind, name = Bearer, n
-	}
-	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r == ':' || r <= ' ' || r == 0x7f }) {
-		return Principal{}, fmt.Errorf(`%q names nobody; write a user "alice", a group "@datasci" or a token "token:laptop"`, s)
-	}
-	return Principal{kind, name}, nil
 }
 
 // loadTokens reads [tokens].
@@ -700,44 +695,33 @@ func (l *loader) loadDaemon(s *source) {
 			bad(join("", name), unknownKey(name, names(daemonKeys)))
 		}
 	}
-	seen := map[string]bool{}
+	asked := d.Listen
+	l.config.Daemon = d
+
 	var good []string
-	for i, addr := range d.Listen {
+	for i, addr := range asked {
 		key := fmt.Sprintf("listen[%d]", i)
 		network, address, err := SplitListen(addr)
 		if err != nil {
 			bad(key, err.Error())
 			continue
 		}
-		if addr = network + ":" + address; seen[addr] {
+		if addr = network + ":" + address; slices.Contains(good, addr) {
 			bad(key, fmt.Sprintf("%q stands here twice; remove one", addr))
 			continue
 		}
-		seen[addr] = true
+		if err := l.config.CheckListen(network, address); err != nil {
+			if len(l.tokens) == 0 { // else what is wrong with them has been reported
+				bad(key, fmt.Sprintf("%q %v", addr, err))
+			}
+			continue
+		}
 		good = append(good, addr)
 	}
-	if len(d.Listen) > 0 && len(good) == 0 {
-		good = builtinDaemon().Listen
+	if len(asked) > 0 && len(good) == 0 {
+		good = builtinDaemon().Listen // leave operators a way in
 	}
-	d.Listen = good
-	l.config.Daemon = d
-}
-
-// checkListen leaves out what may not be served without a token.
-func (l *loader) checkListen(s *source) {
-	d := &l.config.Daemon
-	asked := len(d.Listen)
-	d.Listen = slices.DeleteFunc(d.Listen, func(addr string) bool {
-		network, address, _ := SplitListen(addr)
-		err := l.config.CheckListen(network, address)
-		if err != nil && len(l.tokens) == 0 { // else the tokens have been reported
-			l.bad(s, s.line("daemon.listen"), "daemon.listen", fmt.Sprintf("%q %v", addr, err))
-		}
-		return err != nil
-	})
-	if asked > 0 && len(d.Listen) == 0 {
-		d.Listen = builtinDaemon().Listen
-	}
+	l.config.Daemon.Listen = good
 }
 
 // CheckListen reports whether the configuration lets the daemon serve that

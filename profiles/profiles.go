@@ -26,9 +26,11 @@ package profiles
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kilntainers/kilntainers/backends"
@@ -91,6 +93,25 @@ func (t Token) Permits(profile string) bool {
 type Principal struct {
 	Kind PrincipalKind
 	Name string
+}
+
+// UnmarshalTOML reads an entry of an allow list.
+func (p *Principal) UnmarshalTOML(v any) error {
+	s, err := text(v)
+	if err != nil {
+		return err
+	}
+	kind, name := User, s
+	if n, ok := strings.CutPrefix(s, "@"); ok {
+		kind, name = Group, n
+	} else if n, ok := strings.CutPrefix(s, "token:"); ok {
+		kind, name = Bearer, n
+	}
+	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r == ':' || r <= ' ' || r == 0x7f }) {
+		return fmt.Errorf(`%q names nobody; write a user "alice", a group "@datasci" or a token "token:laptop"`, s)
+	}
+	*p = Principal{kind, name}
+	return nil
 }
 
 // PrincipalKind tells what a Principal names.
