@@ -42,7 +42,12 @@ type httpSession struct {
 	principal string
 	open      int
 	timer     *time.Timer
+	posts     sync.WaitGroup // calls that are being answered
 }
+
+// deleteGrace is how long a DELETE waits for the answers of the calls that it
+// has killed; the SDK drops them as soon as it closes the session.
+const deleteGrace = 5 * time.Second
 
 // modern is the first protocol revision without sessions.
 const modern = "2026-07-28"
@@ -104,14 +109,20 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, from *caller) {
 // serveSession serves a request inside a session. A session of somebody else
 // is answered like one that does not exist.
 func (f *front) serveSession(w http.ResponseWriter, r *http.Request, from *caller, id string) {
-	s := f.begin(id, from.id)
+	s := f.begin(id, from.id, r.Method)
 	if s == nil {
 		http.Error(w, "session not found", http.StatusNotFound)
 		return
 	}
 	defer f.done(id, s)
-	if r.Method == http.MethodDelete {
-		f.forget(id, s) // the SDK's DELETE waits for running calls; this ends them first
+	switch r.Method {
+	case http.MethodPost:
+		defer s.posts.Done() // begin has added it
+	case http.MethodDelete:
+		f.forget(id, s) // the SDK's DELETE would wait for running calls; this ends them
+		answered := make(chan struct{})
+		go func() { s.posts.Wait(); close(answered) }()
+		wait(r.Context(), answered, deleteGrace)
 	}
 	as(from, f.stateful).ServeHTTP(w, r)
 }
@@ -172,7 +183,7 @@ func (f *front) add(id, principal string) {
 
 // begin marks a request of the session as open; nil means there is no such
 // session of that principal.
-func (f *front) begin(id, principal string) *httpSession {
+func (f *front) begin(id, principal, method string) *httpSession {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.sessions[id]
@@ -180,6 +191,9 @@ func (f *front) begin(id, principal string) *httpSession {
 		return nil
 	}
 	s.open++
+	if method == http.MethodPost {
+		s.posts.Add(1)
+	}
 	s.timer.Stop()
 	return s
 }

@@ -279,7 +279,10 @@ func TestLegacyHTTP(t *testing.T) {
 		t.Error("two sessions share a sandbox")
 	}
 	done := make(chan answer, 1)
-	go func() { done <- a.exec(false, map[string]any{"command": "sleep 60"}) }()
+	go func() {
+		defer close(done)
+		done <- a.exec(false, map[string]any{"command": "sleep 60"})
+	}()
 	eventually(t, "the command runs", func() bool { return len(r.fake.Running()) == 1 })
 	began := time.Now()
 	req, _ := http.NewRequest(http.MethodDelete, a.url, nil)

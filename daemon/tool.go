@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
@@ -180,6 +181,7 @@ func (o output) result(form string) *mcp.CallToolResult {
 	if form == "text" {
 		return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: o.plain()}}}
 	}
+	o.Stdout, o.Stderr = validUTF8(o.Stdout), validUTF8(o.Stderr)
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -217,7 +219,15 @@ func (o output) plain() string {
 		why = ", out of memory"
 	}
 	fmt.Fprintf(&b, "[exit code %d%s, %d ms]", o.ExitCode, why, o.DurationMS)
-	return strings.ToValidUTF8(b.String(), "\uFFFD")
+	return validUTF8(b.String())
+}
+
+// validUTF8 puts U+FFFD in place of each byte that is not part of a character.
+func validUTF8(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return string([]rune(s))
 }
 
 // failure is a call that could not be run. Models see the text alone.
@@ -280,7 +290,7 @@ func tool(p *profiles.Profile, spec backends.Spec, withID bool) *mcp.Tool {
 		},
 	}
 	if p.Result == "json" {
-		t.OutputSchema = outputSchema
+		t.OutputSchema = outputSchema(withID)
 	}
 	return t
 }
@@ -306,15 +316,22 @@ func inputSchema(p *profiles.Profile, withID bool) json.RawMessage {
 }`, int64(p.MaxTimeout.Seconds()), int64(p.Timeout.Seconds()), id))
 }
 
-var outputSchema = json.RawMessage(`{
+// outputSchema tells clients what structuredContent holds.
+func outputSchema(withID bool) json.RawMessage {
+	id := ""
+	if withID {
+		id = `
+  "sandbox_id": {"type": "string", "description": "The new sandbox, to be passed in later calls."},`
+	}
+	return json.RawMessage(fmt.Sprintf(`{
  "type": "object",
  "properties": {
   "stdout": {"type": "string"},
   "stderr": {"type": "string"},
   "exit_code": {"type": "integer", "description": "The command's exit status; 128+n after signal n; 124 after a timeout."},
-  "exec_duration_ms": {"type": "integer"},
-  "sandbox_id": {"type": "string"},
-  "notice": {"type": "string"}
+  "exec_duration_ms": {"type": "integer"},%s
+  "notice": {"type": "string", "description": "What happened to the sandbox, if anything did."}
  },
  "required": ["stdout", "stderr", "exit_code", "exec_duration_ms"]
-}`)
+}`, id))
+}

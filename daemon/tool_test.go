@@ -260,14 +260,17 @@ func TestInputSchema(t *testing.T) {
 		if len(schema.Properties) != want || schema.AdditionalProperties == nil || *schema.AdditionalProperties {
 			t.Errorf("withID %v: got %d properties, additional %v", withID, len(schema.Properties), schema.AdditionalProperties)
 		}
+		if !json.Valid(outputSchema(withID)) {
+			t.Error("the output schema is not JSON")
+		}
 		for name := range schema.Properties {
+			if name == "command" {
+				continue // it is in every call below
+			}
 			_, err := parseInput(json.RawMessage(fmt.Sprintf(`{"command":"ls",%q:null}`, name)), testProfile(), withID)
 			if err != nil {
 				t.Errorf("%s is in the schema, and refused: %v", name, err)
 			}
 		}
-	}
-	if !json.Valid(outputSchema) {
-		t.Error("the output schema is not JSON")
 	}
 }
