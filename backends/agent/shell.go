@@ -18,7 +18,7 @@ const maxArg = 128<<10 - 1
 // A command that is too long for one argument comes in pieces, and one line
 // puts them together again. Any POSIX shell then runs them as with -c: stdin
 // is free, $0 is the shell, there are no positional parameters, and lines
-// count from 1.
+// count from 1. Only the shell's own messages may add that it was in an eval.
 //
 //	SHELL -c 'eval "shift 2; ${1}${2}"' SHELL PIECE PIECE
 func shellArgs(shell, command string) []string {

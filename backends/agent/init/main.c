@@ -51,8 +51,11 @@ int main(int argc, char **argv)
 			due = execs_due();
 		uint64_t wait = due > now ? due - now : 0;
 		struct timespec t = {.tv_sec = wait / SECOND, .tv_nsec = wait % SECOND * 1000};
-		if (ppoll(fds, n, &t, NULL) < 0 && errno != EINTR)
-			end(END_SYSTEM, "poll");
+		if (ppoll(fds, n, &t, NULL) < 0) {
+			if (errno != EINTR) // which comes of being stopped and continued
+				end(END_SYSTEM, "poll");
+			continue;
+		}
 
 		// Commands first: what poll said of their pipes is true until a
 		// frame or a signal changes them.
@@ -62,9 +65,9 @@ int main(int argc, char **argv)
 		channel_read(fds[0].revents != 0);
 		channel_flush();
 
-		// Only when poll saw no input: a sandbox that was frozen past its
-		// time has pings waiting, and lives.
-		if (wants && !fds[0].revents && clock_us() >= silence)
+		// Only when poll saw no input after the time was over: a sandbox that
+		// was frozen, at whatever point of this loop, has pings waiting.
+		if (wants && !fds[0].revents && now >= silence)
 			end(END_SILENCE, "the host is silent");
 	}
 }
