@@ -15,9 +15,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -59,6 +61,7 @@ type Daemon struct {
 	table     *table
 	reloader  *reloader
 	addresses []string
+	conns     *conns
 	stopping  atomic.Bool
 }
 
@@ -85,7 +88,7 @@ func Run(ctx context.Context, o Options) error {
 	d.table = newTable(owner, o.Version, newMetrics(), o.Log)
 	d.reloader = &reloader{
 		path: o.Config, drivers: o.Drivers, table: d.table, access: d.access, log: o.Log,
-		notify: d.notify, changed: func(*profiles.Config) {}, ask: make(chan chan<- ReloadResult),
+		notify: d.notify, ask: make(chan chan<- ReloadResult),
 	}
 	d.sweep(ctx, conf)
 	if err := d.reloader.start(conf, problems); err != nil {
@@ -96,7 +99,7 @@ func Run(ctx context.Context, o Options) error {
 		d.table.stop("the daemon could not start")
 		return err
 	}
-	return d.serve(ctx, listeners)
+	return d.serve(ctx, conf, listeners)
 }
 
 // loadFirst reads the configuration as far as it is good.
@@ -110,8 +113,10 @@ func loadFirst(o Options) (*profiles.Config, profiles.Problems) {
 
 // serve runs everything that runs beside each other, until ctx ends or one of
 // them fails.
-func (d *Daemon) serve(ctx context.Context, listeners []*listener) error {
+func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners []*listener) error {
+	d.conns = &conns{open: map[net.Conn]bool{}, last: time.Now()}
 	srv := d.newHTTPServer()
+	sockets := newProfileSockets(conf.Daemon, listeners, srv, d.log)
 	g, gctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
 		d.addresses = append(d.addresses, l.address())
@@ -119,9 +124,14 @@ func (d *Daemon) serve(ctx context.Context, listeners []*listener) error {
 	for _, l := range listeners {
 		g.Go(func() error { return l.serve(srv) })
 	}
+	sockets.set(conf)
+	d.reloader.changed = sockets.set
 	g.Go(func() error { return d.reloader.loop(gctx) })
 	g.Go(func() error { return d.watch(gctx) })
 	g.Go(func() error { return d.reloadOnSignal(gctx) })
+	if after := conf.Daemon.ExitWhenIdle; after > 0 && slices.ContainsFunc(listeners, func(l *listener) bool { return !l.own }) {
+		g.Go(func() error { return d.exitWhenIdle(gctx, after) })
+	}
 
 	d.log.Info("started", "version", d.opts.Version, "listen", d.addresses, "config", d.reloader.status().Files)
 	d.notify(notifyReady(d.reloader.summary()))
@@ -130,10 +140,10 @@ func (d *Daemon) serve(ctx context.Context, listeners []*listener) error {
 	}
 	g.Go(func() error {
 		<-gctx.Done()
-		d.stop(srv, listeners)
+		d.stop(srv, listeners, sockets)
 		return nil
 	})
-	if err := g.Wait(); err != nil {
+	if err := g.Wait(); err != nil && !errors.Is(err, errIdle) {
 		return err
 	}
 	d.log.Info("stopped")
@@ -162,7 +172,7 @@ func (d *Daemon) reloadOnSignal(ctx context.Context) error {
 
 // stop is the reverse of starting. Whatever hangs is left behind after
 // stopTimeout.
-func (d *Daemon) stop(srv *http.Server, listeners []*listener) {
+func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileSockets) {
 	deadline, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	d.stopping.Store(true)
@@ -171,6 +181,7 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener) {
 	for _, l := range listeners {
 		l.stopAccepting()
 	}
+	sockets.stopAccepting()
 	srv.SetKeepAlivesEnabled(false)
 
 	calls := d.table.gate.close()
@@ -193,6 +204,7 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener) {
 	for _, l := range listeners {
 		_ = l.Close()
 	}
+	sockets.close()
 }
 
 // wait waits for done, for at most d and until ctx ends.

@@ -124,6 +124,7 @@ func (d *Daemon) newHTTPServer() *http.Server {
 		Handler:           d.routes(),
 		BaseContext:       baseContext,
 		ConnContext:       withPeer,
+		ConnState:         d.conns.track,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,

@@ -320,3 +320,33 @@ func TestStateDirIsLocked(t *testing.T) {
 		t.Errorf("got %+v then %+v, want one instance and two boots", a, b)
 	}
 }
+
+// One socket for each profile, where it is asked for: it leads to that
+// profile alone, and comes and goes with it.
+func TestProfileSockets(t *testing.T) {
+	other := "[profiles.other]\nbackend = \"fake\"\n"
+	r := start(t, "[daemon]\nprofile_sockets = true\n"+onePython+other)
+	dir := filepath.Join(filepath.Dir(r.socket), "profiles")
+	main := r.socket
+	r.socket = filepath.Join(dir, "python.sock")
+	if a := r.wire("python", "").legacy().sh("echo hi"); a.Stdout != "hi\n" {
+		t.Errorf("got %+v", a)
+	}
+	if code, body := r.get("/mcp/other"); code != 404 || !strings.Contains(body, "this daemon has: python\n") {
+		t.Errorf("got %d %q, want nothing of another profile", code, body)
+	}
+	r.socket = main
+	r.reload("[daemon]\nprofile_sockets = true\n" + other + "[profiles.fresh]\nbackend = \"fake\"\n")
+	if _, err := os.Stat(filepath.Join(dir, "python.sock")); !os.IsNotExist(err) {
+		t.Errorf("the socket of a removed profile: %v", err)
+	}
+	r.socket = filepath.Join(dir, "fresh.sock")
+	if a := r.wire("fresh", "").legacy().sh("echo hi"); a.Stdout != "hi\n" {
+		t.Errorf("got %+v", a)
+	}
+	r.socket = main
+	r.shutdown()
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("sockets left: %v", left)
+	}
+}

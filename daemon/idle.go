@@ -1,0 +1,70 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// errIdle ends a daemon that nobody needed for daemon.exit_when_idle. systemd
+// starts it again with the next connection.
+var errIdle = errors.New("nobody is connected")
+
+// conns counts the connections of the HTTP server, those that became a shim's
+// too.
+type conns struct {
+	mu   sync.Mutex
+	open map[net.Conn]bool
+	last time.Time // when the last one closed
+}
+
+// track is http.Server.ConnState.
+func (c *conns) track(conn net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		c.open[conn] = true
+	case http.StateClosed, http.StateHijacked: // shims are counted by their endpoint
+		delete(c.open, conn)
+		c.last = time.Now()
+	}
+}
+
+// quiet returns for how long there has been no connection.
+func (c *conns) quiet() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.open) > 0 {
+		return 0
+	}
+	return time.Since(c.last)
+}
+
+// exitWhenIdle returns errIdle once there has been no connection, session or
+// sandbox for a while. A connection that comes just then waits in the socket
+// for the next daemon.
+func (d *Daemon) exitWhenIdle(ctx context.Context, after time.Duration) error {
+	tick := time.NewTicker(max(after/10, 10*time.Millisecond))
+	defer tick.Stop()
+	busy := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, ep := range d.table.all() {
+			if !ep.idle() {
+				busy = time.Now()
+			}
+		}
+		if min(time.Since(busy), d.conns.quiet()) >= after {
+			d.log.Info("nobody is connected; systemd starts the daemon again when somebody is")
+			return errIdle
+		}
+	}
+}
