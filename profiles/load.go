@@ -278,8 +278,10 @@ func (l *loader) parse(name string, data []byte) *source {
 		var pe toml.ParseError
 		line, text := 0, err.Error()
 		if errors.As(err, &pe) {
-			line = 1 + bytes.Count(data[:min(pe.Position.Start, len(data))], []byte("\n")) // Position.Line is one too many after a line break
-			text = strings.TrimSuffix(pe.Message, ".")
+			// Position.Line is one too many when the line break is what is wrong.
+			at := min(max(pe.Position.Start, 0), len(data))
+			line = 1 + bytes.Count(data[:at], []byte("\n"))
+			text = strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(strings.TrimSuffix(pe.Message, "."))
 		}
 		if strings.HasPrefix(text, "expected value but found") {
 			text = "expected a value; put a string in quotes" // and show nothing of it
