@@ -129,7 +129,8 @@ func (sb *Sandbox) template(g *Program) *Proc {
 
 // Command is what Exec runs.
 type Command struct {
-	Argv           []string // Argv[0] is looked up in PATH unless it has a slash
+	Program        *Program // nil: Argv[0] is looked up, in PATH unless it has a slash
+	Argv           []string
 	Env            []string // NAME=value
 	Dir            string   // absolute
 	Stdin          io.Reader
@@ -219,19 +220,21 @@ func (sb *Sandbox) start(ctx context.Context, j *job, c Command, out, errs *sink
 	if e != ok {
 		return nil, nil, &StartError{126, "working directory " + c.Dir, e}
 	}
-	path := c.Argv[0]
-	if !strings.Contains(path, "/") {
-		if path = sb.lookPath(dir, path, c.Env); path == "" {
-			return nil, nil, &StartError{127, c.Argv[0], errors.New("command not found")}
+	x := &execution{cwd: dir, env: c.Env, program: c.Program, argv: c.Argv}
+	if x.program == nil {
+		path := c.Argv[0]
+		if !strings.Contains(path, "/") {
+			if path = sb.lookPath(dir, path, c.Env); path == "" {
+				return nil, nil, &StartError{127, c.Argv[0], errors.New("command not found")}
+			}
 		}
-	}
-	x := &execution{cwd: dir, env: c.Env}
-	if x.program, x.argv, e = sb.program(ctx, sb.unlocked, dir, path, c.Argv); e != ok {
-		status := 126
-		if e == eNOENT {
-			status = 127
+		if x.program, x.argv, e = sb.program(ctx, sb.unlocked, dir, path, c.Argv); e != ok {
+			status := 126
+			if e == eNOENT {
+				status = 127
+			}
+			return nil, nil, &StartError{status, c.Argv[0], e}
 		}
-		return nil, nil, &StartError{status, c.Argv[0], e}
 	}
 	x.size = int64(x.program.size) + stringsSize(x.argv, x.env)
 	stdin := &openFile{refs: 1, read: true}
