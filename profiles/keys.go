@@ -3,7 +3,6 @@ package profiles
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"reflect"
@@ -228,15 +227,17 @@ var driverKeys = []struct{ backends, name, byDefault, meaning string }{
 		`Where sandboxes are reached; "" = as the domain says.`},
 
 	{"wasm", "wasm_path", ``,
-		`The WebAssembly module that is the sandbox's command, an absolute path.`},
+		`A WASI module, an absolute path. Its command is the name of the file without .wasm.`},
 	{"wasm go_busybox", "wasm_max_memory", `256`,
-		`MiB of memory for one process.`},
+		`MiB of memory for all processes of a sandbox together.`},
 	{"wasm go_busybox", "wasm_fuel", `0`,
-		`Instructions that one exec may run; 0 = no limit.`},
+		`WebAssembly instructions that one exec may run; 0 = no limit. Counting them costs a third of the speed.`},
 	{"wasm", "commands", `{}`,
-		`More commands: names and the modules that they run.`},
+		`More modules, by the names of their commands.`},
 	{"wasm go_busybox", "fs_limit", `"64m"`,
-		`Bytes that the sandbox's files may take, in memory.`},
+		`Bytes that the files of a sandbox may take; they are in memory.`},
+	{"wasm go_busybox", "allow_guest_wasm", `false`,
+		`Let a sandbox run WASI modules that were written inside it.`},
 }
 
 // knownTo returns the backends that have a key of that name, sorted.
@@ -267,37 +268,13 @@ var builtinProfile = sync.OnceValue(func() Profile {
 	return p
 })
 
-// builtinDaemon returns what [daemon] says when it says nothing: the defaults
-// of daemonKeys, with directories that this user can write to.
+// builtinDaemon returns a [daemon] with every default of daemonKeys. Which
+// directories stand for the default ones under systemd and for an ordinary
+// user is the daemon's business.
 func builtinDaemon() Daemon {
 	var d Daemon
 	setDefaults(daemonKeys, &d)
-	root := os.Geteuid() == 0
-	place := func(dir *string, systemd, user string) {
-		if s, _, _ := strings.Cut(os.Getenv(systemd), ":"); path.IsAbs(s) {
-			*dir = s // of several the first: the unit's main one
-		} else if !root && user != "" {
-			*dir = filepath.Join(user, "kilntainers")
-		}
-	}
-	place(&d.StateDir, "STATE_DIRECTORY", home("XDG_STATE_HOME", ".local/state"))
-	place(&d.CacheDir, "CACHE_DIRECTORY", home("XDG_CACHE_HOME", ".cache"))
-	run := "/run/kilntainers"
-	place(&run, "RUNTIME_DIRECTORY", home("XDG_RUNTIME_DIR", ""))
-	d.Listen = []string{"unix:" + path.Join(run, "kilntainers.sock")}
 	return d
-}
-
-// home returns the user's directory that the XDG variable names, else the one
-// under the home directory, else "".
-func home(variable, under string) string {
-	if dir := os.Getenv(variable); path.IsAbs(dir) {
-		return dir
-	}
-	if dir := os.Getenv("HOME"); under != "" && path.IsAbs(dir) {
-		return filepath.Join(dir, under)
-	}
-	return ""
 }
 
 // setDefaults sets in dst what the Default of each setting says.

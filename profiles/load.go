@@ -101,7 +101,11 @@ func Find() string {
 // kilntainers/kilntainers.toml under $XDG_CONFIG_HOME, by default ~/.config.
 func SearchPath() []string {
 	paths := []string{"/etc/kilntainers/kilntainers.toml"}
-	if dir := home("XDG_CONFIG_HOME", ".config"); dir != "" {
+	dir := os.Getenv("XDG_CONFIG_HOME")
+	if home := os.Getenv("HOME"); !filepath.IsAbs(dir) && filepath.IsAbs(home) {
+		dir = filepath.Join(home, ".config")
+	}
+	if filepath.IsAbs(dir) {
 		paths = append(paths, filepath.Join(dir, "kilntainers", "kilntainers.toml"))
 	}
 	return paths

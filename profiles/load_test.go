@@ -392,40 +392,6 @@ func TestBuiltin(t *testing.T) {
 	}
 }
 
-// TestBuiltinDaemon: the defaults of a daemon that root starts by hand are
-// those of the manual; an ordinary user and systemd have their own places.
-func TestBuiltinDaemon(t *testing.T) {
-	for _, v := range []string{"STATE_DIRECTORY", "CACHE_DIRECTORY", "RUNTIME_DIRECTORY", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"} {
-		t.Setenv(v, "")
-	}
-	t.Setenv("HOME", "/home/u")
-	listen, state, cache := "unix:/run/kilntainers/kilntainers.sock", "/var/lib/kilntainers", "/var/cache/kilntainers"
-	if os.Geteuid() != 0 {
-		state, cache = "/home/u/.local/state/kilntainers", "/home/u/.cache/kilntainers"
-	}
-	check := func(when string) {
-		t.Helper()
-		d := builtinDaemon()
-		if !slices.Equal(d.Listen, []string{listen}) || d.StateDir != state || d.CacheDir != cache {
-			t.Errorf("%s: got %+v, want %s, %s, %s", when, d, listen, state, cache)
-		}
-	}
-	check("by hand")
-
-	t.Setenv("XDG_RUNTIME_DIR", "/run/user/7")
-	t.Setenv("XDG_STATE_HOME", "relative")
-	if os.Geteuid() != 0 {
-		listen = "unix:/run/user/7/kilntainers/kilntainers.sock"
-	}
-	check("with XDG directories")
-
-	t.Setenv("STATE_DIRECTORY", "/var/lib/k:/var/lib/other")
-	t.Setenv("CACHE_DIRECTORY", "/var/cache/k")
-	t.Setenv("RUNTIME_DIRECTORY", "/run/k")
-	listen, state, cache = "unix:/run/k/kilntainers.sock", "/var/lib/k", "/var/cache/k"
-	check("under systemd")
-}
-
 func TestFind(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("XDG_CONFIG_HOME", dir)
@@ -433,6 +399,12 @@ func TestFind(t *testing.T) {
 	if got := SearchPath(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	t.Setenv("XDG_CONFIG_HOME", "relative")
+	t.Setenv("HOME", "/home/u")
+	if got := SearchPath(); len(got) != 2 || got[1] != "/home/u/.config/kilntainers/kilntainers.toml" {
+		t.Errorf("without $XDG_CONFIG_HOME: got %q", got)
+	}
+	t.Setenv("XDG_CONFIG_HOME", dir)
 	if _, err := os.Stat(want[0]); err == nil {
 		t.Skipf("there is a %s here", want[0])
 	}
