@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,7 +39,8 @@ type endpoint struct {
 	handle  *mcp.Server
 	http    *front
 
-	svc atomic.Pointer[service] // nil = out of service
+	svc     atomic.Pointer[service]   // nil = out of service
+	offered map[*mcp.Server]*mcp.Tool // used by put alone, which runs once at a time
 
 	mu       sync.Mutex
 	sessions map[sessionKey]*session
@@ -48,7 +50,7 @@ type endpoint struct {
 func newEndpoint(name string, t *table) *endpoint {
 	ep := &endpoint{
 		name: name, table: t, log: t.log.With("profile", name), metrics: t.metrics.profile(name),
-		sessions: map[sessionKey]*session{}, shims: map[*lineConn]*mcp.ServerSession{},
+		sessions: map[sessionKey]*session{}, shims: map[*lineConn]*mcp.ServerSession{}, offered: map[*mcp.Server]*mcp.Tool{},
 	}
 	ep.bound = newServer(name, t.version, ep.log)
 	ep.handle = newServer(name, t.version, ep.log)
@@ -118,11 +120,8 @@ func (ep *endpoint) put(svc *service) (old *service) {
 
 	if svc != nil {
 		svc.opened.backend.Resize(svc.profile.Pool)
-		if old == nil || !old.profile.Equal(svc.profile) {
-			withID := svc.profile.Binding == profiles.BindingHandle
-			ep.bound.AddTool(tool(svc.profile, svc.spec, withID), ep.handler(false))
-			ep.handle.AddTool(tool(svc.profile, svc.spec, true), ep.handler(true))
-		}
+		ep.offer(ep.bound, tool(svc.profile, svc.spec, svc.profile.Binding == profiles.BindingHandle), ep.handler(false))
+		ep.offer(ep.handle, tool(svc.profile, svc.spec, true), ep.handler(true))
 	}
 	for _, s := range boxes { // other limits may hold now
 		s.mu.Lock()
@@ -135,6 +134,15 @@ func (ep *endpoint) put(svc *service) (old *service) {
 		old.opened.release()
 	}
 	return old
+}
+
+// offer replaces a server's tool if it is another one now. That tells every
+// client, so it must not happen for nothing.
+func (ep *endpoint) offer(srv *mcp.Server, t *mcp.Tool, h mcp.ToolHandler) {
+	if !reflect.DeepEqual(ep.offered[srv], t) {
+		ep.offered[srv] = t
+		srv.AddTool(t, h)
+	}
 }
 
 // open returns the backend for one more sandbox, retained.

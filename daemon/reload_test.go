@@ -38,6 +38,24 @@ func TestReloadTellsSessions(t *testing.T) {
 	}
 }
 
+// An edit that leaves the tool alone tells nobody.
+func TestReloadTellsNothing(t *testing.T) {
+	r := start(t, onePython)
+	w := r.wire("python", "").legacy()
+	w.call("ping", nil)
+	if res := r.reload(onePython + "description = \"for operators\"\n"); !slices.Equal(res.Updated, []string{"python"}) {
+		t.Fatalf("got %+v", res)
+	}
+	r.reload(onePython + "timeout = 9\n")
+	if m := w.next(); m["method"] != "notifications/tools/list_changed" {
+		t.Fatalf("got %v", m)
+	}
+	w.send(`{"jsonrpc":"2.0","id":"last","method":"ping"}`)
+	if m := w.next(); m["id"] != "last" {
+		t.Errorf("got %v, want one notification for the one change", m)
+	}
+}
+
 // New limits hold from the next call on, in living sessions too; a running
 // call keeps its own.
 func TestReloadLimits(t *testing.T) {
