@@ -259,6 +259,7 @@ func nilWriters(c *probe) {
 // "Calls to one writer do not overlap", also when it is the writer of both.
 func oneWriterForBoth(c *probe) {
 	count := newCountingWriter()
+	count.each = func() { time.Sleep(100 * time.Microsecond) } // so that calls can meet
 	w := &guardedWriter{suite: c.suite, name: "the writer of both streams", over: new(atomic.Bool), w: count}
 	var exit backends.Exit
 	var err error
@@ -462,7 +463,7 @@ func envOfTheDaemon(c *probe) {
 	defer os.Unsetenv("KILNTAINERS_TEST_SECRET")
 	r := c.exec(c.Context(), c.create(c.open(nil)), c.verb(Env))
 	if !r.ok(0) || strings.Contains(r.stdout, "of the daemon") {
-		c.Errorf("got %v", r)
+		c.Errorf("code %d, error %v; or this process's environment is in there", r.Code, r.err)
 	}
 }
 
@@ -549,7 +550,9 @@ func backgroundDoesNotDelay(c *probe) {
 func backgroundLives(c *probe) {
 	c.output(c.sandbox, "sleep 3600 & echo $! > pid")
 	for range 3 {
-		c.output(c.sandbox, "kill -0 $(cat pid)")
+		if len(c.alive("pid")) == 0 {
+			c.Fatalf("the background process is gone")
+		}
 	}
 	c.output(c.sandbox, "kill -KILL $(cat pid)")
 	if alive := c.alive("pid"); len(alive) > 0 {

@@ -97,8 +97,12 @@ func cancelDuringStdin(c *probe) {
 // A cancel at any moment gives the cause, or a command that came to its end.
 func cancelRace(c *probe) {
 	e := c.verb(Echo, "whole")
+	c.exec(c.Context(), c.sandbox, e)
+	start := time.Now()
+	c.exec(c.Context(), c.sandbox, e)
+	took := time.Since(start)
 	for i := range 50 {
-		ctx, cancel := context.WithTimeoutCause(c.Context(), time.Duration(rand.IntN(6000))*time.Microsecond, errStop)
+		ctx, cancel := context.WithTimeoutCause(c.Context(), rand.N(2*took), errStop)
 		r := c.exec(ctx, c.sandbox, e)
 		cancel()
 		if whole := r.ok(0) && r.stdout == "whole\n"; !whole && !errors.Is(r.err, errStop) {

@@ -50,6 +50,9 @@ type processMachine struct {
 }
 
 func newProcessMachine(f *Fake, id string, spec backends.Spec) (machine, error) {
+	if self, _ := os.Readlink("/proc/self"); self != strconv.Itoa(os.Getpid()) {
+		return nil, errors.New("the fake needs the /proc of its own PID namespace")
+	}
 	dir, err := os.MkdirTemp("", "kilntainers-fake-")
 	if err != nil {
 		return nil, err
@@ -351,19 +354,9 @@ type process struct {
 func (p process) String() string { return fmt.Sprintf("process %d (%s)", p.pid, p.name) }
 
 // marked returns the living processes whose mark begins so, and those of
-// their sessions, groups and descendants. This process and what shares its
-// session are never among them, whatever they carry.
+// their sessions, groups and descendants.
 func marked(mark string) []*process {
 	procs := processes(mark)
-	self := procs[os.Getpid()]
-	if self == nil {
-		return nil // no /proc, or that of another PID namespace: all numbers would be wrong
-	}
-	for pid, p := range procs {
-		if p.session == self.session || p.group == self.group {
-			delete(procs, pid)
-		}
-	}
 	sessions := map[int]bool{}
 	groups := map[int]bool{}
 	for grew := true; grew; {
@@ -371,7 +364,7 @@ func marked(mark string) []*process {
 		for _, p := range procs {
 			parent := procs[p.parent]
 			related := sessions[p.session] || groups[p.group] || parent != nil && parent.marked
-			if p.marked && !sessions[p.session] || related && !p.marked {
+			if p.marked && !(sessions[p.session] && groups[p.group]) || related && !p.marked {
 				p.marked, sessions[p.session], groups[p.group], grew = true, true, true, true
 			}
 		}
@@ -404,7 +397,10 @@ func startTime(stat []byte) uint64 {
 	return n
 }
 
-// processes reads /proc (see proc(5) for stat and environ).
+// processes reads /proc (see proc(5) for stat and environ). What is older than
+// this process, or of its session or group, cannot be ours whatever it says,
+// and is left out; so are kernel threads, and groups 0 and 1, which kill(2)
+// takes for something else.
 func processes(mark string) map[int]*process {
 	entry := []byte(markName + "=" + mark)
 	procs := map[int]*process{}
@@ -420,11 +416,11 @@ func processes(mark string) map[int]*process {
 		}
 		open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
 		p := &process{pid: pid, name: string(stat[open+1 : end])}
-		if n, _ := fmt.Sscanf(string(stat[end+1:]), " %c %d %d %d", &p.state, &p.parent, &p.group, &p.session); n < 4 || p.group <= 1 {
-			continue // a kernel thread; and kill(2) must never see group 0 or 1
+		if n, _ := fmt.Sscanf(string(stat[end+1:]), " %c %d %d %d", &p.state, &p.parent, &p.group, &p.session); n < 4 {
+			continue
 		}
-		if startTime(stat[end+1:]) < ownStart() || p.session == ownSession() || p.group == unix.Getpgrp() {
-			continue // older than this test, or whoever runs it: never ours, whatever it says
+		if startTime(stat[end+1:]) < ownStart() || p.session == ownSession() || p.group == unix.Getpgrp() || p.group <= 1 {
+			continue
 		}
 		environ, _ := os.ReadFile("/proc/" + d.Name() + "/environ") // not ours to read: not ours
 		p.marked = bytes.HasPrefix(environ, entry) || bytes.Contains(environ, append([]byte{0}, entry...))

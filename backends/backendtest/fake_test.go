@@ -1,14 +1,21 @@
 package backendtest
 
 import (
+	"runtime"
 	"testing"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
 
 func TestProcesses(t *testing.T) {
-	f := NewFake()
-	Run(t, Target{
+	if runtime.GOOS != "linux" {
+		t.Skip("the fake runs processes only on Linux")
+	}
+	Run(t, processTarget(NewFake()))
+}
+
+func processTarget(f *Fake) Target {
+	return Target{
 		Driver:    f.Driver(),
 		Leftovers: leftoversOf(f),
 		Destroy:   destroyIn(f),
@@ -18,7 +25,7 @@ func TestProcesses(t *testing.T) {
 			OwnNetwork:   "its commands are processes of this machine",
 			CleanKill:    "it finds processes by a mark in their environment",
 		},
-	})
+	}
 }
 
 func TestInMemory(t *testing.T) {
