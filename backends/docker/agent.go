@@ -49,11 +49,11 @@ func (b *Backend) bringAgent(ctx context.Context, e *engine, id string) (filled 
 	if e.agentOK {
 		return false, nil
 	}
-	arch, err := e.architecture(ctx)
+	k, err := e.what(ctx)
 	if err != nil {
 		return false, err
 	}
-	bin, err := agent.Binary(arch)
+	bin, err := agent.Binary(k.arch)
 	if err != nil {
 		return false, fmt.Errorf("the engine at %s: %w", e.name, err)
 	}

@@ -99,15 +99,16 @@ func (b *Backend) Create(ctx context.Context) (backends.Sandbox, error) {
 // createOn makes a sandbox on e. When the agent's volume was removed, it is
 // filled again and the sandbox made again.
 func (b *Backend) createOn(ctx context.Context, e *engine) (*sandbox, error) {
-	if err := b.ensureImage(ctx, e); err != nil {
+	user, err := b.ensureImage(ctx, e)
+	if err != nil {
 		return nil, err
 	}
-	s, err := b.launch(ctx, e, func(bool) bool { return true })
+	s, err := b.launch(ctx, e, user, func(bool) bool { return true })
 	if !errors.As(err, new(*startError)) || ctx.Err() != nil {
 		return s, err
 	}
 	e.forgetAgent()
-	again, err2 := b.launch(ctx, e, func(filled bool) bool { return filled })
+	again, err2 := b.launch(ctx, e, user, func(filled bool) bool { return filled })
 	if errors.Is(err2, errAgentWasThere) {
 		return nil, err
 	}
@@ -125,16 +126,23 @@ func (e *startError) Unwrap() error { return e.err }
 
 var errAgentWasThere = errors.New("the agent is in its volume")
 
-// launch makes and starts one container. It asks proceed before it starts it,
-// saying whether the agent had to be brought in. Whatever fails, the container
-// is gone when launch returns.
-func (b *Backend) launch(ctx context.Context, e *engine, proceed func(filled bool) bool) (_ *sandbox, err error) {
+// launch makes and starts one container of an image that sets this user. It
+// asks proceed before it starts it, saying whether the agent had to be brought
+// in. Whatever fails, the container is gone when launch returns.
+func (b *Backend) launch(ctx context.Context, e *engine, user string, proceed func(filled bool) bool) (_ *sandbox, err error) {
 	flags, err := b.flags.resolve()
+	if err != nil {
+		return nil, err
+	}
+	k, err := e.what(ctx)
 	if err != nil {
 		return nil, err
 	}
 	name := b.newName()
 	req := buildRequest(b.spec, b.options, flags, name)
+	if k.podman {
+		req.forPodman(flags, user)
+	}
 
 	id, err := e.create(ctx, req, name)
 	if err != nil {
@@ -289,9 +297,6 @@ func (b *Backend) checkOn(ctx context.Context, e *engine) error {
 	if err := b.checkInfo(e, info); err != nil {
 		return err
 	}
-	if _, err := e.architecture(ctx); err != nil {
-		return err
-	}
 	img, err := e.ImageInspect(ctx, b.options.Image)
 	switch {
 	case err == nil:
@@ -299,7 +304,7 @@ func (b *Backend) checkOn(ctx context.Context, e *engine) error {
 	case !errdefs.IsNotFound(err):
 		return fmt.Errorf("look for the image %s: %w", b.options.Image, explain(err))
 	case b.options.Pull == "never":
-		return fmt.Errorf("the image %s is not on the engine at %s, and pull is \"never\"; pull it there, or set pull = \"missing\"", b.options.Image, e.name)
+		return b.absent(e)
 	}
 	return b.checkPull(ctx, e)
 }
@@ -348,9 +353,13 @@ func (b *Backend) checkPull(ctx context.Context, e *engine) error {
 	if err != nil {
 		return err
 	}
+	k, err := e.what(ctx)
+	if err != nil || k.podman {
+		return err // Podman's API has no such call: a pull will tell
+	}
 	_, err = e.DistributionInspect(ctx, reference.TagNameOnly(named).String(), auth)
-	if err == nil || (b.options.Engine == "podman" && errdefs.IsNotFound(err)) {
-		return nil // Podman's API has no such call: a pull will tell
+	if err == nil {
+		return nil
 	}
 	return pullError(b.options.Image, auth != "", err)
 }

@@ -32,6 +32,7 @@ import (
 // What it returns is right for API 1.41 (Docker 20.10, Podman 4) and later.
 type api interface {
 	Info(context.Context) (system.Info, error)
+	ServerVersion(context.Context) (types.Version, error)
 	Events(context.Context, events.ListOptions) (<-chan events.Message, <-chan error)
 
 	ImageInspect(context.Context, string, ...client.ImageInspectOption) (image.InspectResponse, error)
@@ -63,7 +64,7 @@ type engine struct {
 	mu      sync.Mutex
 	live    int       // sandboxes there, also those in the making
 	down    time.Time // it could not be reached; the others go first until then
-	arch    string    // as Go names it; "" = not asked yet
+	kind    *kind     // nil = not asked yet
 	pulling *pull     // under way
 
 	agentMu sync.Mutex // held while the agent is brought in
@@ -178,25 +179,37 @@ func (e *engine) reached(yes bool) {
 	}
 }
 
-// architecture returns the engine's own, as Go names it.
-func (e *engine) architecture(ctx context.Context) (string, error) {
+// A kind is what an engine is.
+type kind struct {
+	arch   string // as Go names it
+	podman bool
+}
+
+// what asks the engine what it is, once.
+func (e *engine) what(ctx context.Context) (kind, error) {
 	e.mu.Lock()
-	arch := e.arch
+	known := e.kind
 	e.mu.Unlock()
-	if arch != "" {
-		return arch, nil
+	if known != nil {
+		return *known, nil
 	}
-	info, err := e.Info(ctx)
+	v, err := e.ServerVersion(ctx)
 	if err != nil {
-		return "", explain(err)
+		return kind{}, explain(err)
 	}
-	if info.OSType != "linux" {
-		return "", fmt.Errorf("the engine at %s runs %s containers; sandboxes need Linux", e.name, cmp.Or(info.OSType, "unknown"))
+	if v.Os != "linux" {
+		return kind{}, fmt.Errorf("the engine at %s runs %s containers; sandboxes need Linux", e.name, cmp.Or(v.Os, "unknown"))
+	}
+	k := kind{
+		arch: goArch(v.Arch),
+		podman: slices.ContainsFunc(v.Components, func(c types.ComponentVersion) bool {
+			return strings.HasPrefix(c.Name, "Podman")
+		}),
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.arch = goArch(info.Architecture)
-	return e.arch, nil
+	e.kind = &k
+	return k, nil
 }
 
 // goArch turns the kernel's name of an architecture, as Docker tells it, into

@@ -446,13 +446,15 @@ func wantHardened(t *testing.T, r request) {
 	for what, ok := range map[string]bool{
 		"privileged":   !h.Privileged,
 		"capabilities": slices.Contains(h.CapDrop, "ALL") && !slices.Contains(h.CapAdd, "ALL"),
-		"privileges":   slices.ContainsFunc(h.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "no-new-privileges") && !strings.HasSuffix(o, "false") }),
-		"seccomp":      !slices.ContainsFunc(h.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "seccomp") && !strings.HasSuffix(o, "builtin") }),
-		"memory":       h.Memory > 0 && h.MemorySwap >= 0,
-		"pids":         h.PidsLimit != nil && *h.PidsLimit > 0,
-		"devices":      len(h.Devices)+len(h.DeviceCgroupRules)+len(h.VolumesFrom) == 0,
-		"namespaces":   !h.IpcMode.IsHost() && !h.IpcMode.IsContainer() && !h.UTSMode.IsHost() && !h.UsernsMode.IsHost() && !h.CgroupnsMode.IsHost() && !h.NetworkMode.IsHost() && !h.NetworkMode.IsContainer(),
-		"host paths":   !slices.ContainsFunc(h.Binds, func(b string) bool { return strings.HasPrefix(b, "/") }),
+		"privileges": slices.ContainsFunc(h.SecurityOpt, func(o string) bool {
+			return strings.HasPrefix(o, "no-new-privileges") && !strings.HasSuffix(o, "false")
+		}),
+		"seccomp":    !slices.ContainsFunc(h.SecurityOpt, func(o string) bool { return strings.HasPrefix(o, "seccomp") && !strings.HasSuffix(o, "builtin") }),
+		"memory":     h.Memory > 0 && h.MemorySwap >= 0,
+		"pids":       h.PidsLimit != nil && *h.PidsLimit > 0,
+		"devices":    len(h.Devices)+len(h.DeviceCgroupRules)+len(h.VolumesFrom) == 0,
+		"namespaces": !h.IpcMode.IsHost() && !h.IpcMode.IsContainer() && !h.UTSMode.IsHost() && !h.UsernsMode.IsHost() && !h.CgroupnsMode.IsHost() && !h.NetworkMode.IsHost() && !h.NetworkMode.IsContainer(),
+		"host paths": !slices.ContainsFunc(h.Binds, func(b string) bool { return strings.HasPrefix(b, "/") }),
 	} {
 		if !ok {
 			t.Errorf("a flag lifted a protection and passes for harmless: %s", what)

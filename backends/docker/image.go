@@ -20,41 +20,49 @@ import (
 )
 
 // ensureImage has the image on e when it returns: it pulls as the profile says
-// and reports how far that is.
-func (b *Backend) ensureImage(ctx context.Context, e *engine) error {
+// and reports how far that is. It returns the user that the image sets.
+func (b *Backend) ensureImage(ctx context.Context, e *engine) (user string, err error) {
 	if b.options.Pull == "always" {
 		if err := b.pull(ctx, e); err != nil {
-			return err
+			return "", err
 		}
 	}
 	img, err := e.ImageInspect(ctx, b.options.Image)
 	if errdefs.IsNotFound(err) {
 		if b.options.Pull == "never" {
-			return fmt.Errorf("the image %s is not on the engine at %s, and pull is \"never\"; pull it there, or set pull = \"missing\"", b.options.Image, e.name)
+			return "", b.absent(e)
 		}
 		if err := b.pull(ctx, e); err != nil {
-			return err
+			return "", err
 		}
 		img, err = e.ImageInspect(ctx, b.options.Image)
 	}
 	if err != nil {
-		return fmt.Errorf("look for the image %s: %w", b.options.Image, explain(err))
+		return "", fmt.Errorf("look for the image %s: %w", b.options.Image, explain(err))
 	}
-	return e.runs(ctx, b.options.Image, img)
+	if img.Config != nil {
+		user = img.Config.User
+	}
+	return user, e.runs(ctx, b.options.Image, img)
+}
+
+// absent is the error of an image that is not there and may not be pulled.
+func (b *Backend) absent(e *engine) error {
+	return fmt.Errorf("the image %s is not on the engine at %s, and pull is \"never\"; pull it there, or set pull = \"missing\"", b.options.Image, e.name)
 }
 
 // runs reports why an image cannot run on e. Podman starts a foreign one
 // without a word, and its programs fail one by one.
 func (e *engine) runs(ctx context.Context, name string, img image.InspectResponse) error {
-	arch, err := e.architecture(ctx)
+	k, err := e.what(ctx)
 	if err != nil {
 		return err
 	}
 	if img.Os != "" && img.Os != "linux" {
 		return fmt.Errorf("the image %s is for %s; a sandbox needs one for Linux", name, img.Os)
 	}
-	if a := goArch(img.Architecture); a != "" && a != arch {
-		return fmt.Errorf("the image %s is for %s, and the engine at %s runs %s; name an image for %s", name, a, e.name, arch, arch)
+	if a := goArch(img.Architecture); a != "" && a != k.arch {
+		return fmt.Errorf("the image %s is for %s, and the engine at %s runs %s; name an image for %s", name, a, e.name, k.arch, k.arch)
 	}
 	return nil
 }

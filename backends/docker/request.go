@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path"
@@ -158,6 +159,22 @@ func buildRequest(s backends.Spec, o *Options, f *runFlags, name string) request
 		r.networking = &network.NetworkingConfig{EndpointsConfig: f.networks}
 	}
 	return r
+}
+
+// forPodman changes what Podman takes differently from Docker. The image sets
+// this user.
+func (r request) forPodman(f *runFlags, user string) {
+	// Podman adds nproc=1048576 to any list of ulimits, which a service without
+	// CAP_SYS_RESOURCE cannot set. Its own defaults are modest.
+	r.host.Ulimits = f.host.Ulimits
+
+	// It makes the root directory with mode 0555 unless the image says
+	// otherwise, and root without this capability could not write there. For
+	// other users it would be in effect too, so they do not get it.
+	name, _, _ := strings.Cut(cmp.Or(r.config.User, user, "root"), ":")
+	if name == "root" || name == "0" {
+		r.host.CapAdd = append(slices.Clone(r.host.CapAdd), "CAP_DAC_OVERRIDE")
+	}
 }
 
 // labels are those of everything that is made for a sandbox.

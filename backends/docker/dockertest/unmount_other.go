@@ -1,0 +1,6 @@
+//go:build !linux
+
+package dockertest
+
+// unmount is needed on Linux only, where Podman runs.
+func unmount(string) {}
