@@ -25,9 +25,11 @@ MODULES = . $(wildcard $(GUEST))
 NODE_LOCK  = daemon/mcptest/node/package-lock.json
 NODE_CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kilntainers/mcptest
 
-# What the tests can use beyond Go, as Debian names it.
-TEST_PACKAGES = docker.io podman crun uidmap slirp4netns fuse-overlayfs iptables \
-	mmdebstrap docker-registry musl-tools gcc-aarch64-linux-gnu
+# What the tests can use beyond Go, as Debian 12 names it on amd64: engines and
+# what makes an image for them; the agent's compilers; an editor that saves in
+# its own way.
+TEST_PACKAGES = docker.io podman crun uidmap slirp4netns fuse-overlayfs iptables mmdebstrap docker-registry \
+	gcc gcc-aarch64-linux-gnu libc6-dev musl-dev musl-dev:arm64 vim
 
 .PHONY: help
 help: ## List the targets
@@ -59,9 +61,10 @@ check: lint vuln ## Run all that CI runs, ending with a clean git diff
 	@$(MAKE) --no-print-directory test GOTESTFLAGS=-race
 	@$(MAKE) --no-print-directory generated
 
-setup-test: ## Install what the tests can use beyond Go (Debian, as root)
+setup-test: ## Install what the tests can use beyond Go (Debian on amd64, as root)
+	dpkg --add-architecture arm64
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends $(TEST_PACKAGES)
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(TEST_PACKAGES)
 
 node-tools:
 	@if cmp -s $(NODE_LOCK) $(NODE_CACHE)/package-lock.json; then exit 0; fi; \
