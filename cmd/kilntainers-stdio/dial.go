@@ -18,17 +18,21 @@ const (
 	maxToken   = 256     // bytes of a resume token
 )
 
-// defaultSocket is where the daemon listens if --socket does not say so.
+// defaultSocket is where the daemon listens if --socket does not say so. Some
+// MCP clients start their servers with an environment of their own making
+// (Codex, the TypeScript SDK), so XDG_RUNTIME_DIR's usual value stands in for it.
 func defaultSocket() string {
 	if path := os.Getenv("KILNTAINERS_SOCKET"); path != "" {
 		return path
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		path := dir + "/kilntainers/kilntainers.sock"
-		var info syscall.Stat_t
-		if syscall.Stat(path, &info) == nil {
-			return path
-		}
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if dir == "" {
+		dir = "/run/user/" + strconv.Itoa(os.Getuid())
+	}
+	path := dir + "/kilntainers/kilntainers.sock"
+	var info syscall.Stat_t
+	if syscall.Stat(path, &info) == nil {
+		return path
 	}
 	return systemSocket
 }

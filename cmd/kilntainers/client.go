@@ -33,11 +33,13 @@ func defaultSocket() string {
 	if path := os.Getenv("KILNTAINERS_SOCKET"); path != "" {
 		return path
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		path := filepath.Join(dir, "kilntainers", "kilntainers.sock")
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if dir == "" {
+		dir = filepath.Join("/run/user", strconv.Itoa(os.Getuid()))
+	}
+	path := filepath.Join(dir, "kilntainers", "kilntainers.sock")
+	if _, err := os.Stat(path); err == nil {
+		return path
 	}
 	return systemSocket
 }
