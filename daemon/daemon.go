@@ -40,6 +40,10 @@ type Options struct {
 	Log     *slog.Logger
 	Reload  <-chan os.Signal // each one asks for a reload; may be nil
 
+	// CacheDir is told, before a backend is opened, where caches belong; may
+	// be nil.
+	CacheDir func(dir string)
+
 	// Ready is called once the daemon serves, with the addresses it listens
 	// on, written as in daemon.listen; may be nil.
 	Ready func(addresses []string)
@@ -84,6 +88,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer unlock()
 
+	if o.CacheDir != nil {
+		o.CacheDir(paths.cache)
+	}
 	d.access = &access{loopback: conf.Daemon.AllowUnauthenticatedLoopback}
 	d.table = newTable(owner, o.Version, newMetrics(), o.Log)
 	d.reloader = &reloader{

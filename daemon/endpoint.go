@@ -70,11 +70,35 @@ func newEndpoint(name string, t *table) *endpoint {
 // newServer makes an MCP server that offers tools and nothing else.
 func newServer(profile, version string, log *slog.Logger) *mcp.Server {
 	s := mcp.NewServer(&mcp.Implementation{Name: "kilntainers", Title: "Kilntainers: " + profile, Version: version}, &mcp.ServerOptions{
-		Logger:       log,
+		Logger:       slog.New(demoted{log.Handler()}),
 		Capabilities: &mcp.ServerCapabilities{Tools: &mcp.ToolCapabilities{ListChanged: true}},
 	})
 	s.AddReceivingMiddleware(onlyTools, recoverPanics(log))
 	return s
+}
+
+// demoted makes what the SDK thinks worth telling a debug message: that a
+// client came or went is not news here.
+type demoted struct{ slog.Handler }
+
+func (d demoted) Enabled(ctx context.Context, l slog.Level) bool {
+	return d.Handler.Enabled(ctx, demote(l))
+}
+
+func (d demoted) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = demote(r.Level)
+	return d.Handler.Handle(ctx, r)
+}
+
+func (d demoted) WithAttrs(a []slog.Attr) slog.Handler { return demoted{d.Handler.WithAttrs(a)} }
+func (d demoted) WithGroup(name string) slog.Handler   { return demoted{d.Handler.WithGroup(name)} }
+
+// demote keeps errors of the SDK as warnings: most are a client's.
+func demote(l slog.Level) slog.Level {
+	if l >= slog.LevelError {
+		return slog.LevelWarn
+	}
+	return slog.LevelDebug
 }
 
 // onlyTools answers "method not found" for what the server does not offer;

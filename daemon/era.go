@@ -64,6 +64,7 @@ const (
 // newFront serves bound to clients with sessions and what pick returns to
 // those without.
 func newFront(bound *mcp.Server, pick func(*http.Request) *mcp.Server, log *slog.Logger) *front {
+	log = slog.New(demoted{log.Handler()})
 	return &front{
 		stateful: mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return bound },
 			&mcp.StreamableHTTPOptions{Logger: log, MaxRequestBodyBytes: maxBody}),

@@ -128,6 +128,16 @@ func listenUnix(ctx context.Context, path string) (*listener, error) {
 	return &listener{Listener: l, own: true}, nil
 }
 
+// Accept is the listener's, but its end by stopAccepting is final: net/http
+// would take it for a passing fault and try again.
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = net.ErrClosed
+	}
+	return c, err
+}
+
 // stopAccepting ends Accept without closing the socket: what is queued waits
 // for the next daemon, if systemd holds the socket.
 func (l *listener) stopAccepting() {
@@ -139,7 +149,7 @@ func (l *listener) stopAccepting() {
 // serve serves the listener until stopAccepting or Close.
 func (l *listener) serve(srv *http.Server) error {
 	err := srv.Serve(l)
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("serve %s: %w", l.address(), err)

@@ -118,6 +118,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer signal.Stop(reload)
 	return daemon.Run(ctx, daemon.Options{
 		Config: *config, Drivers: drivers, Version: versionString(), Log: log, Reload: reload,
+		CacheDir: func(dir string) { cacheDir.Store(dir) },
 	})
 }
 
