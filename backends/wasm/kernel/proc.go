@@ -359,14 +359,15 @@ func (p *Proc) tick(m api.Module) {
 	p.sb.mu.Lock()
 	p.check()
 	p.sb.mu.Unlock()
-	if p.sb.kernel.sched.waiting.Load() > 0 {
+	if p.running {
+		p.account()
+	}
+	if p.sb.kernel.sched.wanted(&p.sb.use) {
 		p.yield()
 		p.resume()
 		if p.dying.Load() {
 			p.exit(0)
 		}
-	} else if p.running {
-		p.account()
 	}
 }
 

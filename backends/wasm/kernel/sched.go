@@ -24,6 +24,11 @@ type scheduler struct {
 	waiting atomic.Int32
 }
 
+// margin is how much more than the next in the queue a guest may have used
+// before it has to let that one in: with less, guests that are equals would
+// change places at every tick.
+const margin = 500 * time.Microsecond
+
 // grace is how much less than the others a sandbox that did nothing for long
 // may have used, for the purpose of going first.
 const grace = 50 * time.Millisecond
@@ -92,6 +97,16 @@ func (s *scheduler) acquire(use *atomic.Int64, dead <-chan struct{}) bool {
 	heap.Remove(&s.queue, t.index)
 	s.waiting.Add(-1)
 	return false
+}
+
+// wanted reports whether somebody should go before a guest that runs now.
+func (s *scheduler) wanted(use *atomic.Int64) bool {
+	if s.waiting.Load() == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue) > 0 && s.queue[0].use < use.Load()-int64(margin)
 }
 
 func (s *scheduler) release() {
