@@ -45,8 +45,7 @@ type dockerOptions struct {
 	Image          string        `toml:"image"`
 	Pull           string        `toml:"pull"`
 	Runtime        string        `toml:"runtime"`
-	CPU            any           `toml:"-"`
-	CPUs           cpus          `toml:"cpu"`
+	CPU            cpus          `toml:"cpu"`
 	Memory         backends.Size `toml:"memory"`
 	PidsLimit      int64         `toml:"pids_limit"`
 	Disk           backends.Size `toml:"disk"`
@@ -99,9 +98,10 @@ func (h *hosts) UnmarshalTOML(v any) error {
 func (c *cpus) UnmarshalTOML(v any) error { *c = cpus(fmt.Sprint(v)); return nil }
 
 type wasmLimits struct {
-	MaxMemory int           `toml:"wasm_max_memory"`
-	Fuel      uint64        `toml:"wasm_fuel"`
-	FSLimit   backends.Size `toml:"fs_limit"`
+	MaxMemory  int           `toml:"wasm_max_memory"`
+	Fuel       uint64        `toml:"wasm_fuel"`
+	FSLimit    backends.Size `toml:"fs_limit"`
+	AllowGuest bool          `toml:"allow_guest_wasm"`
 }
 
 type busyboxOptions struct{ wasmLimits }
@@ -133,7 +133,7 @@ type oddOptions struct {
 	Wait     backends.Duration  `toml:"odd_wait"`
 	Nested   map[string]oddDisk `toml:"odd_nested"`
 	Untagged string
-	hidden   string `toml:"odd_hidden"` //nolint: a driver might
+	hidden   string `toml:"odd_hidden"`
 }
 
 type oddDisk struct {
