@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,10 @@ type mutant struct {
 	mutate  func(f *Fake, d *backends.Driver)
 }
 
-const mutantVar = "BACKENDTEST_MUTANT"
+const (
+	mutantVar     = "BACKENDTEST_MUTANT"      // the promise
+	mutantMarkVar = "BACKENDTEST_MUTANT_MARK" // the mark of its processes
+)
 
 func TestMutants(t *testing.T) {
 	if testing.Short() {
@@ -60,7 +64,9 @@ func TestMutants(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestMutant$/^(Cases|NothingLeft)$/^"+m.caught+"$", "-test.v")
-			cmd.Env = append(os.Environ(), mutantVar+"="+m.promise)
+			dir, mark := t.TempDir(), rand.Text()
+			cmd.Env = append(os.Environ(), "TMPDIR="+dir, mutantVar+"="+m.promise, mutantMarkVar+"="+mark)
+			defer killLeft(dir, mark)
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "--- FAIL: "+want+" ") {
 				t.Errorf("%s was not caught by %s (%v):\n%s", m.promise, m.caught, err, out)
@@ -75,6 +81,17 @@ func TestMutants(t *testing.T) {
 	}
 }
 
+// killLeft kills what a mutant left: processes with its mark, or, if they
+// dropped it, in its directory.
+func killLeft(dir, mark string) {
+	killMarked(mark)
+	for pid := range processes(mark) {
+		if cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); strings.HasPrefix(cwd, dir+"/") {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
 // TestMutant is the other side of TestMutants.
 func TestMutant(t *testing.T) {
 	i := slices.IndexFunc(mutants, func(m mutant) bool { return m.promise == os.Getenv(mutantVar) })
@@ -82,6 +99,7 @@ func TestMutant(t *testing.T) {
 		t.Skip("only run by TestMutants")
 	}
 	f := NewFake()
+	f.mark = cmp.Or(os.Getenv(mutantMarkVar), f.mark)
 	tg := processTarget(f)
 	tg.Patience = time.Second
 	mutants[i].mutate(f, &tg.Driver)
