@@ -134,7 +134,11 @@ func check(path string, stdout io.Writer) error {
 	if path == "" {
 		path = "no configuration file; the built-in one"
 	}
-	fmt.Fprintf(stdout, "%s: good, %d profiles\n", path, len(conf.Profiles))
+	plural := "s"
+	if len(conf.Profiles) == 1 {
+		plural = ""
+	}
+	fmt.Fprintf(stdout, "%s: good, %d profile%s\n", path, len(conf.Profiles), plural)
 	return nil
 }
 

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kilntainers/kilntainers/backends/backendtest"
+	"github.com/kilntainers/kilntainers/daemon"
+	"github.com/kilntainers/kilntainers/profiles"
+)
+
+// The stories in testdata tell the product: the real daemon, the real shim
+// and the real operator's command, with one more backend, "fake", whose
+// sandboxes are directories and whose commands are processes of this machine.
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"kilntainersd": func() {
+		drivers = append(drivers, backendtest.NewFake().Driver())
+		main()
+	}})
+}
+
+func TestStories(t *testing.T) {
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin, "../kilntainers", "../kilntainers-stdio")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the other programs: %v\n%s", err, out)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			// A socket's path has at most 107 bytes: not under the work directory.
+			dir, err := os.MkdirTemp("", "kiln")
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { _ = os.RemoveAll(dir) })
+			env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+			env.Setenv("RUN", dir)
+			env.Setenv("KILNTAINERS_SOCKET", filepath.Join(dir, "k.sock"))
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("XDG_CONFIG_HOME", "")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ready":      ready,
+			"eventually": eventually,
+			"config":     config,
+			"send":       send,
+		},
+	})
+}
+
+// ready waits until the daemon answers.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	socket := ts.Getenv("KILNTAINERS_SOCKET")
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("the daemon does not start")
+		}
+	}
+}
+
+// eventually PATTERN PROGRAM ARG… runs a program until its output matches,
+// or with ! until it does not.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	var last string
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		_ = ts.Exec(args[1], args[2:]...)
+		last = ts.ReadFile("stdout") + ts.ReadFile("stderr")
+		if re.MatchString(last) != neg {
+			return
+		}
+	}
+	ts.Fatalf("never: %s; the last output was\n%s", args[0], last)
+}
+
+// send SIGNAL sends the daemon a signal.
+func send(ts *testscript.TestScript, neg bool, args []string) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) {
+		return net.Dial("unix", ts.Getenv("KILNTAINERS_SOCKET"))
+	}}}
+	res, err := client.Get("http://kilntainers/-/status")
+	ts.Check(err)
+	defer res.Body.Close()
+	var st daemon.Status
+	ts.Check(json.NewDecoder(res.Body).Decode(&st))
+	ts.Check(syscall.Kill(st.PID, map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}[args[0]]))
+}
+
+// config FILE TO copies a configuration, whole at once, with a [daemon] table
+// for this story on top.
+func config(ts *testscript.TestScript, neg bool, args []string) {
+	run := ts.Getenv("RUN")
+	text := "[daemon]\nlisten = [\"unix:" + run + "/k.sock\"]\nstate_dir = \"" + run + "/state\"\ncache_dir = \"" + run + "/cache\"\n" + ts.ReadFile(args[0])
+	to := ts.MkAbs(args[1])
+	ts.Check(os.WriteFile(to+".new", []byte(text), 0o600))
+	ts.Check(os.Rename(to+".new", to))
+}
+
+// The profiles of the repository load with the backends of this build.
+func TestProfilesLoad(t *testing.T) {
+	root := filepath.Join("..", "..")
+	files, err := filepath.Glob(filepath.Join(root, "contrib", "profiles", "*.toml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no contributed profiles: %v", err)
+	}
+	for _, file := range append(files, filepath.Join(root, "kilntainers.example.toml")) {
+		_, err := profiles.Load(file, drivers)
+		var problems profiles.Problems
+		if problems, _ = err.(profiles.Problems); err != nil && !onlyOtherBuilds(problems) {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
+// onlyOtherBuilds reports whether a file is good but for backends that this
+// build has not.
+func onlyOtherBuilds(ps profiles.Problems) bool {
+	for _, p := range ps {
+		if !strings.Contains(p.Text, "this build has no backend") {
+			return false
+		}
+	}
+	return len(ps) > 0
+}
+
+// The built-in configuration is the one that the interface promises.
+func TestBuiltin(t *testing.T) {
+	c, err := profiles.Builtin(drivers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ := json.Marshal([]string{c.Profiles["default"].Backend, c.Profiles["debian"].Backend})
+	if string(got) != `["go_busybox","docker"]` || len(c.Profiles) != 2 {
+		t.Errorf("got %s of %d profiles", got, len(c.Profiles))
+	}
+}
