@@ -21,9 +21,9 @@ import (
 // sets limits: it stops at the first value of a wrong type, takes "Memory" for
 // memory, ignores a string where a table is wanted and makes -1 a huge uint.
 //
-// A table is merged into the map or struct that dst has; everything else
-// replaces what was there. Nothing that dst pointed to before is changed. A
-// dst that has UnmarshalTOML decides for itself.
+// A table is merged into the map or struct that dst has, key by key;
+// everything else replaces what was there. Nothing that dst pointed to before
+// is changed. A dst that has UnmarshalTOML decides for itself.
 func decode(v any, dst reflect.Value, key string, bad func(key, text string)) {
 	if u, ok := dst.Addr().Interface().(toml.Unmarshaler); ok {
 		for _, err := range flatten(u.UnmarshalTOML(v)) {
@@ -91,6 +91,10 @@ func decode(v any, dst reflect.Value, key string, bad func(key, text string)) {
 			mismatch("an array")
 			return
 		}
+		if len(items) == 0 {
+			dst.SetZero() // as if the key were not there, so that Equal sees no difference
+			return
+		}
 		list := reflect.MakeSlice(dst.Type(), len(items), len(items))
 		for i, item := range items {
 			decode(item, list.Index(i), fmt.Sprintf("%s[%d]", key, i), bad)
@@ -100,6 +104,9 @@ func decode(v any, dst reflect.Value, key string, bad func(key, text string)) {
 		table, ok := v.(map[string]any)
 		if !ok {
 			mismatch("a table")
+			return
+		}
+		if len(table) == 0 {
 			return
 		}
 		merged := reflect.MakeMap(dst.Type())

@@ -291,6 +291,7 @@ func TestEqual(t *testing.T) {
 		{"the same", a, true, true},
 		{"moved down", "# more\n\n" + a, true, true},
 		{"written otherwise", "profiles.p = { env = { 'A' = '1' }, image = 'x', timeout = '2m', backend = 'docker' }", true, true},
+		{"empty is absent", "[profiles.p]\nallow = []\nmounts = []" + a[12:], true, true},
 		{"timeout", "[profiles.p]\ntimeout = 1" + a[12:], false, true},
 		{"description", "[profiles.p]\ndescription = 'x'" + a[12:], false, true},
 		{"tool text", "[profiles.p]\nextended_tool_instruction = 'x'" + a[12:], false, true},
