@@ -232,9 +232,12 @@ func closest(s string, names []string) string {
 	s = strings.ToLower(strings.ReplaceAll(s, "-", "_"))
 	best, least := "", min(3, 1+len(s)/2)
 	for _, name := range slices.Sorted(slices.Values(names)) {
-		d := distance(s, name)
-		if len(s) > 2 && strings.HasPrefix(name, s) {
+		d := least
+		switch {
+		case len(s) > 2 && strings.HasPrefix(name, s):
 			d = 1
+		case len(s) < len(name)+least && len(name) < len(s)+least:
+			d = distance(s, name)
 		}
 		if d < least {
 			best, least = name, d

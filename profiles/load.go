@@ -40,8 +40,9 @@ func Load(path string, drivers backends.Drivers) (*Config, error) {
 // Config, never nil, has only what is surely as it was meant.
 //
 //   - A profile is left out when it has a problem, or when a default that it
-//     would take has one. When [defaults] cannot be read at all, or holds a key
+//     would take has one. When [defaults] cannot be read at all, or has a key
 //     that nobody knows, all profiles are left out: it may have been a limit.
+//     Of two profiles of one name both are left out.
 //   - A key of [daemon] that has a problem keeps its default; of listen only
 //     the address that has it is left out.
 //   - A token that has a problem is left out, and with the last token every
@@ -116,6 +117,10 @@ type source struct {
 	name  string         // as problems name it
 	table map[string]any // nil when it could not be read or parsed
 	lines map[string]int // see index
+
+	// blind says that nobody knows what [defaults] were meant to be: the file
+	// is unreadable, or has them under a wrong name or in a wrong place.
+	blind bool
 }
 
 // line returns the line of a key, or of the nearest table or array that it is
@@ -272,7 +277,7 @@ func cause(err error) string {
 
 // parse makes a source of data; data is nil when it could not be read.
 func (l *loader) parse(name string, data []byte) *source {
-	s := &source{name: name}
+	s := &source{name: name, blind: true}
 	if data == nil {
 		return s
 	}
@@ -293,7 +298,7 @@ func (l *loader) parse(name string, data []byte) *source {
 		l.bad(s, line, "", "not TOML: "+text)
 		return s
 	}
-	s.table, s.lines = table, index(string(data), md)
+	s.table, s.lines, s.blind = table, index(string(data), md), false
 	return s
 }
 
@@ -341,22 +346,28 @@ func subTable(s *source, name string) map[string]any {
 
 // topLevel checks that each file has only the tables that belong there.
 func (l *loader) topLevel() {
+	known := []string{"daemon", "defaults", "profiles", "tokens"}
 	for i, s := range l.sources {
 		for name, v := range s.table {
 			_, isTable := v.(map[string]any)
 			key := join("", name)
-			switch known := []string{"daemon", "defaults", "profiles", "tokens"}; {
+			meant := name
+			text := ""
+			switch {
 			case !slices.Contains(known, name):
-				text := "unknown table; write [daemon], [tokens.NAME], [defaults] or [profiles.NAME]"
-				if c := closest(name, known); c != "" {
-					text = "unknown table; did you mean " + c + "?"
+				text = "unknown table; write [daemon], [tokens.NAME], [defaults] or [profiles.NAME]"
+				if meant = closest(name, known); meant != "" {
+					text = "unknown table; did you mean " + meant + "?"
 				}
-				l.bad(s, s.line(key), key, text)
 			case i > 0 && name != "profiles":
-				l.bad(s, s.line(key), key, "only [profiles.NAME] may stand in profiles.d; move it to "+l.sources[0].name)
+				text = "only [profiles.NAME] may stand in profiles.d; move it to " + l.sources[0].name
 			case !isTable:
-				l.bad(s, s.line(key), key, mismatch("a table", v))
+				text = mismatch("a table", v)
+			default:
+				continue
 			}
+			l.bad(s, s.line(key), key, text)
+			s.blind = s.blind || meant == "defaults"
 		}
 	}
 }
@@ -461,7 +472,7 @@ func (l *loader) loadProfile(s *source, name string, v any) {
 				return
 			}
 		}
-		if main.table != nil { // else [defaults] may say what is missing
+		if !main.blind { // else [defaults] may say what is missing
 			l.bad(s, s.line(prefix), prefix+"."+key, text)
 		}
 	}
@@ -473,7 +484,7 @@ func (l *loader) loadProfile(s *source, name string, v any) {
 	}
 	good = l.setDriver(&p, table, faulty, bad) && good
 	l.check(&p, faulty, bad)
-	if good && main.table != nil {
+	if good && !main.blind && !s.blind {
 		l.config.Profiles[name] = &p
 	}
 }
@@ -575,7 +586,7 @@ func inherits(table map[string]any, key string) bool {
 
 // check looks at what keys say together, and at names that they refer to.
 func (l *loader) check(p *Profile, faulty map[string]bool, bad func(key, text string)) {
-	if p.Timeout > p.MaxTimeout && !faulty["timeout"] && !faulty["max_timeout"] && l.sources[0].table != nil {
+	if p.Timeout > p.MaxTimeout && !faulty["timeout"] && !faulty["max_timeout"] && !l.sources[0].blind {
 		bad("timeout", fmt.Sprintf("%v is more than max_timeout, %v; lower it or raise max_timeout",
 			backends.Duration(p.Timeout), backends.Duration(p.MaxTimeout)))
 	}
