@@ -80,7 +80,7 @@ type Client struct {
 
 	rw      io.ReadWriteCloser
 	closeRW func() error
-	writing sync.Mutex // held for each write to rw
+	writing chan struct{} // full while something is written to rw
 
 	silence atomic.Int32 // heartbeats since the agent was heard
 	pings   atomic.Int32 // that are not answered
@@ -110,6 +110,7 @@ func New(ctx context.Context, rw io.ReadWriteCloser, o Options) (*Client, error)
 		grace:     o.Grace,
 		rw:        rw,
 		closeRW:   sync.OnceValue(rw.Close),
+		writing:   make(chan struct{}, 1),
 		runs:      map[uint32]*run{},
 		done:      make(chan struct{}),
 	}
@@ -305,18 +306,25 @@ func (c *Client) take(f frame) error {
 
 // ---- writing
 
-// write sends frames in one write. When it fails the channel ends.
-func (c *Client) write(b []byte) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
+// write sends frames in one write. It fails, and nothing is sent, when ctx
+// ends before its turn. When rw fails the channel ends, and that is not an
+// error here: whoever waits for an answer waits for Done too.
+func (c *Client) write(ctx context.Context, b []byte) error {
+	select {
+	case c.writing <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-c.writing }()
 	if _, err := c.rw.Write(b); err != nil {
 		c.fail("its connection broke", err)
 	}
+	return nil
 }
 
 // send sends a frame without payload.
 func (c *Client) send(t frameType, id uint32) {
-	c.write(appendHeader(make([]byte, 0, headerSize), t, id, 0))
+	c.write(context.Background(), appendHeader(make([]byte, 0, headerSize), t, id, 0))
 }
 
 // setBeat sets the next heartbeat. c.mu is held, or nobody else knows c.
@@ -338,14 +346,11 @@ func (c *Client) ping() {
 		c.fail("it stopped answering", errors.New("no answer to pings"))
 		return
 	}
-	if !c.writing.TryLock() {
-		return // something is being written, which is as good
+	if len(c.writing) > 0 {
+		return // something is being sent, which is as good
 	}
-	defer c.writing.Unlock()
 	c.pings.Add(1)
-	if _, err := c.rw.Write(appendHeader(nil, framePing, 0, 0)); err != nil {
-		c.fail("its connection broke", err)
-	}
+	c.send(framePing, 0)
 }
 
 // ---- commands
@@ -409,14 +414,17 @@ func (c *Client) Exec(ctx context.Context, e Command) (backends.Exit, error) {
 		}
 		return backends.Exit{Code: 126}, nil
 	}
-	if n, ok := length(e.Stdin); ok && n <= maxData {
-		c.write(r.stdin.appendAll(frames, r.id, e.Stdin, n))
-	} else {
-		c.write(frames)
-		if e.Stdin != nil {
-			r.stdin.start(c, r, e.Stdin)
-			defer r.stdin.wait()
-		}
+	stdin := e.Stdin
+	if n, ok := length(stdin); ok && n <= maxData {
+		frames, stdin = r.stdin.appendAll(frames, r.id, stdin, n), nil
+	}
+	if err := c.write(ctx, frames); err != nil {
+		c.forget(r)
+		return backends.Exit{}, err
+	}
+	if stdin != nil {
+		r.stdin.start(c, r, stdin)
+		defer r.stdin.wait()
 	}
 	return c.wait(ctx, r)
 }

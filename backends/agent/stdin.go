@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -62,7 +63,7 @@ func (s *stdin) start(c *Client, r *run, in io.Reader) {
 					return
 				}
 				appendHeader(frame[:0], frameStdin, r.id, n)
-				c.write(frame[:headerSize+n])
+				c.write(context.Background(), frame[:headerSize+n])
 				empty = 0
 			}
 			if err == io.EOF {
