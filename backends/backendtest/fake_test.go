@@ -29,14 +29,17 @@ func processTarget(f *Fake) Target {
 }
 
 func TestInMemory(t *testing.T) {
-	f := NewFake(InMemory)
-	Run(t, Target{
+	Run(t, memoryTarget(NewFake(InMemory)))
+}
+
+func memoryTarget(f *Fake) Target {
+	return Target{
 		Driver:    f.Driver(),
 		Leftovers: leftoversOf(f),
 		Destroy:   destroyIn(f),
 		Argv:      func(v Verb, words ...string) []string { return append([]string{string(v)}, words...) },
 		Lacks:     map[Need]string{Shell: "its shell is a toy"},
-	})
+	}
 }
 
 func leftoversOf(f *Fake) func(testing.TB, backends.Owner) []string {
@@ -50,3 +53,7 @@ func destroyIn(f *Fake) func(testing.TB, backends.Owner, string) {
 		}
 	}
 }
+
+func BenchmarkProcesses(b *testing.B) { Bench(b, processTarget(NewFake())) }
+
+func BenchmarkInMemory(b *testing.B) { Bench(b, memoryTarget(NewFake(InMemory))) }
