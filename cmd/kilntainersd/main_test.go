@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -8,14 +9,19 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/kilntainers/kilntainers/backends/backendtest"
+	"github.com/kilntainers/kilntainers/backends/docker/dockertest"
 	"github.com/kilntainers/kilntainers/daemon"
 	"github.com/kilntainers/kilntainers/profiles"
 )
@@ -31,24 +37,40 @@ func TestMain(m *testing.M) {
 	}})
 }
 
-func TestStories(t *testing.T) {
+func TestStories(t *testing.T) { tell(t, "testdata/story", "") }
+
+// The same product on real engines.
+func TestEngineStories(t *testing.T) {
+	t.Run("docker", func(t *testing.T) { tellOn(t, dockertest.Docker(t)) })
+	t.Run("podman", func(t *testing.T) { tellOn(t, dockertest.Podman(t)) })
+}
+
+func tellOn(t *testing.T, host string) {
+	dockertest.Image(t, host)
+	tell(t, "testdata/engine", host)
+}
+
+// tell runs the stories of a folder. host is the engine they are about.
+func tell(t *testing.T, dir, host string) {
+	t.Helper()
 	bin := t.TempDir()
 	build := exec.Command("go", "build", "-o", bin, "../kilntainers", "../kilntainers-stdio")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the other programs: %v\n%s", err, out)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			// A socket's path has at most 107 bytes: not under the work directory.
-			dir, err := os.MkdirTemp("", "kiln")
+			run, err := os.MkdirTemp("", "kiln")
 			if err != nil {
 				return err
 			}
-			env.Defer(func() { _ = os.RemoveAll(dir) })
+			env.Defer(func() { _ = os.RemoveAll(run) })
 			env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
-			env.Setenv("RUN", dir)
-			env.Setenv("KILNTAINERS_SOCKET", filepath.Join(dir, "k.sock"))
+			env.Setenv("RUN", run)
+			env.Setenv("HOST", host)
+			env.Setenv("KILNTAINERS_SOCKET", filepath.Join(run, "k.sock"))
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("XDG_CONFIG_HOME", "")
 			return nil
@@ -58,8 +80,26 @@ func TestStories(t *testing.T) {
 			"eventually": eventually,
 			"config":     config,
 			"send":       send,
+			"containers": func(ts *testscript.TestScript, _ bool, args []string) {
+				containers(ts, dockertest.Client(t, host), args[0])
+			},
 		},
 	})
+}
+
+// containers N waits until the engine has N containers of this daemon.
+func containers(ts *testscript.TestScript, c *client.Client, want string) {
+	instance := strings.TrimSpace(ts.ReadFile(filepath.Join(ts.Getenv("RUN"), "state", "instance")))
+	var have []container.Summary
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		var err error
+		have, err = c.ContainerList(context.Background(), container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", "kilntainers.instance="+instance))})
+		ts.Check(err)
+		if strconv.Itoa(len(have)) == want {
+			return
+		}
+	}
+	ts.Fatalf("there are %d containers, want %s: %v", len(have), want, have)
 }
 
 // ready waits until the daemon answers.
@@ -108,7 +148,7 @@ func send(ts *testscript.TestScript, neg bool, args []string) {
 // for this story on top.
 func config(ts *testscript.TestScript, neg bool, args []string) {
 	run := ts.Getenv("RUN")
-	text := "[daemon]\nlisten = [\"unix:" + run + "/k.sock\"]\nstate_dir = \"" + run + "/state\"\ncache_dir = \"" + run + "/cache\"\n" + ts.ReadFile(args[0])
+	text := "[daemon]\nlisten = [\"unix:" + run + "/k.sock\"]\nstate_dir = \"" + run + "/state\"\ncache_dir = \"" + run + "/cache\"\n" + strings.ReplaceAll(ts.ReadFile(args[0]), "%HOST%", ts.Getenv("HOST"))
 	to := ts.MkAbs(args[1])
 	ts.Check(os.WriteFile(to+".new", []byte(text), 0o600))
 	ts.Check(os.Rename(to+".new", to))
