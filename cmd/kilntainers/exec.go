@@ -112,6 +112,9 @@ func execute(ctx context.Context, c *cli, f execFlags, args []string) error {
 		return exitError{statusFailed, fmt.Errorf("write output: %w", err)}
 	}
 	io.WriteString(c.stderr, out.Stderr)
+	if killed.MatchString(out.Stderr) {
+		fmt.Fprintln(c.stderr) // the daemon's own line has no end
+	}
 	if out.Notice != "" {
 		fmt.Fprintf(c.stderr, "kilntainers: %s\n", out.Notice)
 	}
@@ -182,6 +185,9 @@ type output struct {
 
 // exitLine is the end of a result in text form: [exit code 3, 12 ms].
 var exitLine = regexp.MustCompile(`\[exit code (\d+)[^\]\n]*\]$`)
+
+// killed is what the daemon puts at the end of stderr when it stopped a command.
+var killed = regexp.MustCompile(`(^|\n)\[kilntainers: [^\n]*\]$`)
 
 // readOutput reads a result in either form.
 func readOutput(res *mcp.CallToolResult) (out output, err error) {

@@ -144,6 +144,8 @@ func tool(ctx context.Context, req *mcp.CallToolRequest, dir string, text bool) 
 		out["stdout"] = in.Stdin
 	case in.Command == "both":
 		out["stdout"], out["stderr"], out["exit_code"] = "to stdout\n", "to stderr\n", 7
+	case in.Command == "slow":
+		out["stderr"], out["exit_code"] = "working\n[kilntainers: command timed out after 5s]", 124
 	case in.Command == "notice":
 		out["notice"] = "This is a new sandbox."
 	case in.Command == "fail":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os/user"
 	"slices"
 	"strings"
 	"time"
@@ -38,9 +39,19 @@ func showSandboxes(ctx context.Context, c *cli, _ []string) error {
 		if s.Running > 0 {
 			state = fmt.Sprintf("running %d", s.Running)
 		}
-		t.row(shortID(s.ID), s.Profile, s.Backend, s.Principal, s.Session, short(now.Sub(s.Created)), state, fmt.Sprint(s.Execs))
+		t.row(shortID(s.ID), s.Profile, s.Backend, userName(s.Principal), s.Session, short(now.Sub(s.Created)), state, fmt.Sprint(s.Execs))
 	}
 	return t.print(c.stdout)
+}
+
+// userName names the user of a Unix socket; a token has its name already.
+func userName(principal string) string {
+	if uid, ok := strings.CutPrefix(principal, "uid:"); ok {
+		if u, err := user.LookupId(uid); err == nil {
+			return u.Username
+		}
+	}
+	return principal
 }
 
 func profilesCommand() command {
