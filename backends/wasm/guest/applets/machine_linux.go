@@ -1,0 +1,3 @@
+package applets
+
+const machine = "x86_64"

@@ -1,0 +1,167 @@
+package applets
+
+import "sort"
+
+// tool is a line of the table: what to run, and its usage without the name.
+type tool struct {
+	name, usage string
+	run         func(*Ctx)
+}
+
+// tools returns the table, sorted by name. It is a function because the tools
+// refer to it: help lists them.
+func tools() []tool {
+	return []tool{
+		{"[", "EXPRESSION ]", test},
+		{"arch", "", arch},
+		{"basename", "NAME [SUFFIX] | -a [-s SUFFIX] NAME...", basename},
+		{"cal", "[[MONTH] YEAR]", cal},
+		{"cat", "[-AbeEnstTuv] [FILE]...", cat},
+		{"chgrp", "[-R] GROUP FILE...", chown},
+		{"chmod", "[-R] MODE[,MODE]... FILE...", chmod},
+		{"chown", "[-R] [OWNER][:[GROUP]] FILE...", chown},
+		{"clear", "", clearTool},
+		{"column", "[-t] [-s SEPARATORS] [-o SEPARATOR] [-N NAMES] [FILE]...", column},
+		{"comm", "[-123] FILE1 FILE2", comm},
+		{"cp", "[-adfilnPprRsTuv] SOURCE... DEST", cp},
+		{"cut", "-b LIST | -c LIST | -f LIST [-d DELIM] [-s] [FILE]...", cut},
+		{"date", "[-u] [-d STRING] [+FORMAT]", date},
+		{"df", "[-hikPT] [FILE]...", df},
+		{"dirname", "NAME...", dirname},
+		{"du", "[-abchksS] [-d DEPTH] [FILE]...", du},
+		{"echo", "[-neE] [STRING]...", echo},
+		{"egrep", "PATTERNS [FILE]...", grep},
+		{"env", "[-i] [-u NAME] [NAME=VALUE]... [COMMAND [ARG]...]", envTool},
+		{"expand", "[-i] [-t N] [FILE]...", expand},
+		{"false", "", falseTool},
+		{"fgrep", "PATTERNS [FILE]...", grep},
+		{"find", "[-H] [-L] [-P] [path...] [expression]", findTool},
+		{"fmt", "[-w WIDTH] [FILE]...", fmtTool},
+		{"fold", "[-bs] [-w WIDTH] [FILE]...", fold},
+		{"grep", "[OPTION]... PATTERNS [FILE]...", grep},
+		{"groups", "", groups},
+		{"head", "[-n LINES] [-c BYTES] [FILE]...", head},
+		{"help", "", helpTool},
+		{"hostname", "", hostname},
+		{"id", "[-gGnu] [USER]", idTool},
+		{"install", "[-Dd] [-m MODE] SOURCE... DEST", install},
+		{"join", "[-a N] [-v N] [-1 F] [-2 F] [-t C] [-o LIST] FILE1 FILE2", joinTool},
+		{"kill", "[-SIGNAL] PID...", kill},
+		{"less", "[FILE]...", cat},
+		{"link", "FILE1 FILE2", link},
+		{"ln", "[-fnrsTv] TARGET... LINK", ln},
+		{"ls", "[-aAbBcCdfFghHiklLmnopqQrRsStTuUvwxX1] [FILE]...", ls},
+		{"mkdir", "[-pv] [-m MODE] DIRECTORY...", mkdir},
+		{"mkfifo", "[-m MODE] NAME...", mkfifo},
+		{"mktemp", "[-dqtu] [-p DIR] [TEMPLATE]", mktemp},
+		{"more", "[FILE]...", cat},
+		{"mv", "[-finTuv] SOURCE... DEST", mv},
+		{"nice", "[-n N] [COMMAND [ARG]...]", nice},
+		{"nl", "[-b STYLE] [-s SEP] [-v N] [-w N] [FILE]...", nl},
+		{"nohup", "COMMAND [ARG]...", nohup},
+		{"nproc", "", nproc},
+		{"paste", "[-s] [-d LIST] [FILE]...", paste},
+		{"pgrep", "[-fxl] PATTERN", pgrep},
+		{"pidof", "NAME...", pidof},
+		{"pkill", "[-f] PATTERN", pgrep},
+		{"printenv", "[NAME]...", printenv},
+		{"printf", "FORMAT [ARGUMENT]...", printf},
+		{"ps", "[-ef] [-o FIELDS]", ps},
+		{"pwd", "[-LP]", pwd},
+		{"readlink", "[-femnz] FILE...", readlink},
+		{"realpath", "[-emsz] [--relative-to=DIR] FILE...", realpath},
+		{"rev", "[FILE]...", rev},
+		{"rm", "[-dfirRv] [FILE]...", rm},
+		{"rmdir", "[-p] DIRECTORY...", rmdir},
+		{"sed", "[OPTION]... {script-only-if-no-other-script} [input-file]...", sed},
+		{"setsid", "COMMAND [ARG]...", setsid},
+		{"shuf", "[-e] [-i LO-HI] [-n COUNT] [FILE]", shuf},
+		{"sleep", "NUMBER[smhd]...", sleep},
+		{"sort", "[-bcdfghiMnRrsuVz] [-k KEY] [-t SEP] [-o FILE] [FILE]...", sortTool},
+		{"stat", "[-L] [-c FORMAT] FILE...", statTool},
+		{"stdbuf", "OPTION... COMMAND [ARG]...", setsid},
+		{"sync", "", syncTool},
+		{"tac", "[FILE]...", tac},
+		{"tail", "[-f] [-n LINES] [-c BYTES] [FILE]...", tail},
+		{"tee", "[-a] [FILE]...", tee},
+		{"test", "EXPRESSION", test},
+		{"time", "[-p] COMMAND [ARG]...", timeTool},
+		{"timeout", "[-k DURATION] [-s SIGNAL] DURATION COMMAND [ARG]...", timeout},
+		{"touch", "[-acm] [-d STRING] [-r FILE] [-t STAMP] FILE...", touch},
+		{"tr", "[-cdst] SET1 [SET2]", tr},
+		{"true", "", trueTool},
+		{"truncate", "[-c] -s SIZE FILE...", truncateTool},
+		{"tsort", "[FILE]", tsort},
+		{"tty", "", tty},
+		{"uname", "[-asnrvmo]", uname},
+		{"unexpand", "[-a] [-t N] [FILE]...", unexpand},
+		{"uniq", "[-cdDiu] [-f N] [-s N] [-w N] [INPUT [OUTPUT]]", uniq},
+		{"unlink", "FILE", unlink},
+		{"uptime", "", uptime},
+		{"wc", "[-clLmw] [FILE]...", wc},
+		{"which", "[-a] COMMAND...", which},
+		{"whoami", "", whoami},
+		{"xargs", "[-0rtx] [-d C] [-I STR] [-L N] [-n N] [-P N] [COMMAND [ARG]...]", xargs},
+		{"yes", "[STRING]...", yes},
+	}
+}
+
+// shells are the names of the shell, which package sh implements.
+var shells = []string{"ash", "bash", "sh"}
+
+// find returns the function of a tool, or nil.
+func find(name string) func(*Ctx) {
+	t := tools()
+	i := sort.Search(len(t), func(i int) bool { return t[i].name >= name })
+	if i < len(t) && t[i].name == name {
+		return t[i].run
+	}
+	return nil
+}
+
+// Names lists every command of this program, sorted.
+func Names() []string {
+	l := append([]string{}, shells...)
+	for _, t := range tools() {
+		l = append(l, t.name)
+	}
+	sort.Strings(l)
+	return l
+}
+
+// synopsis is the usage line of a tool.
+func synopsis(name string) string {
+	for _, t := range tools() {
+		if t.name == name {
+			return "Usage: " + name + " " + t.usage
+		}
+	}
+	return "Usage: " + name
+}
+
+// Inline reports whether the shell may run a tool in its own process: it ends
+// soon, reads no standard input and touches no file.
+func Inline(name string) bool {
+	switch name {
+	case "basename", "dirname", "expr":
+		return true
+	}
+	return false
+}
+
+// Refused says what to use instead of a program that is not there, or "".
+func Refused(name string) string {
+	switch name {
+	case "vi", "vim", "nano", "emacs", "ed", "ex", "pico":
+		return "there is no terminal: edit with sed -i, patch, or cat > FILE <<'EOF'"
+	case "apt", "apt-get", "yum", "dnf", "apk", "pip", "pip3", "npm", "brew":
+		return "nothing can be installed in this sandbox"
+	case "curl", "wget", "ssh", "scp", "nc", "ping", "git":
+		return "there is no network in this sandbox"
+	case "python", "python3", "node", "perl", "ruby", "gcc", "make", "go":
+		return "not in this sandbox; awk, jq, sed and the shell are"
+	case "top", "htop", "watch", "man", "sudo", "su", "tmux", "screen":
+		return "there is no terminal and one user, root"
+	}
+	return ""
+}
