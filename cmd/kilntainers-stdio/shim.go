@@ -36,6 +36,7 @@ const (
 	maxDaemonLine = 64 << 20 // output can grow sevenfold in JSON, and comes twice
 	maxCalls      = 4096     // requests in flight that are kept track of
 	maxID         = 256      // bytes of a request id that is kept track of
+	maxKept       = 64 << 10 // bytes of a request that would be sent again
 	maxHeld       = 32 << 20 // bytes held for a daemon that is away …
 	maxHeldLines  = 1024     // … and lines
 	letGoTime     = 2 * time.Second
@@ -146,10 +147,10 @@ func (s *shim) run(signals <-chan os.Signal) int {
 	// for our exit can rely on that. A daemon that hangs is not waited for.
 	tooLong := make(chan struct{})
 	time.AfterFunc(letGoTime, func() { close(tooLong) }) // time.After costs 70 KB
-	letGo := make(chan bool, 1)
-	go func() { letGo <- s.letGo() }() // waits while up is sending
+	told := make(chan bool, 1)
+	go func() { told <- s.letGo() }() // waits while up is sending
 	select {
-	case connected := <-letGo:
+	case connected := <-told:
 		if !connected {
 			return 0
 		}
@@ -261,9 +262,12 @@ func (s *shim) track(m message, line []byte) *call {
 	case "tools/call":
 		c.kind = toolCall
 	case "initialize":
-		c.kind, c.line = initializeCall, bytes.Clone(line)
+		c.kind = initializeCall
 	case "subscriptions/listen":
-		c.kind, c.line = listenCall, bytes.Clone(line)
+		c.kind = listenCall
+	}
+	if (c.kind == initializeCall || c.kind == listenCall) && len(line) <= maxKept {
+		c.line = bytes.Clone(line)
 	}
 	s.callMu.Lock()
 	defer s.callMu.Unlock()
@@ -306,7 +310,7 @@ func (s *shim) hold(r request) {
 	if r.answer {
 		return // what it answers died with the connection
 	}
-	if len(s.held) == maxHeldLines || s.heldBytes+len(r.line) > maxHeld {
+	if len(s.held) >= maxHeldLines || s.heldBytes+len(r.line) > maxHeld {
 		if r.call != nil {
 			s.callMu.Lock()
 			delete(s.calls, key(r.call.id))
@@ -376,8 +380,8 @@ func (s *shim) connect() (*conn, error) {
 		var c *conn
 		var token string
 		if c, token, err = dial(s.socket, s.profile, s.token, s.giveUpAt); err == nil {
+			s.token = token // what the last one stood for has moved on to this
 			if err = s.replay(c); err == nil {
-				s.token = token
 				return c, nil
 			}
 			c.Close()

@@ -278,13 +278,21 @@ func TestReconnect(t *testing.T) {
 	p.send(result("3") + "\n")
 	c.want(result("3"))
 
-	// A second loss takes the newest token, and nothing is sent twice.
+	// A second loss takes the newest token, even if the daemon is lost again
+	// before it has answered, and nothing is sent twice.
 	p.hangUp()
 	p = d.accept()
 	if got := p.hello.Header.Get("Kilntainers-Resume"); got != "t2" {
 		t.Errorf("resume token %q, want t2", got)
 	}
 	p.welcome("t3", "")
+	p.want(initialize)
+	p.hangUp()
+	p = d.accept()
+	if got := p.hello.Header.Get("Kilntainers-Resume"); got != "t3" {
+		t.Errorf("resume token %q, want t3", got)
+	}
+	p.welcome("t4", "")
 	p.want(initialize)
 	p.send(welcome + "\n")
 	p.want(initialized)
@@ -293,7 +301,7 @@ func TestReconnect(t *testing.T) {
 	c.line()
 	p.hangUp()
 	p = d.accept()
-	p.welcome("t4", "")
+	p.welcome("t5", "")
 	p.want(initialize)
 	p.send(welcome + "\n")
 	p.want(initialized)
@@ -631,6 +639,10 @@ func TestTrackBounds(t *testing.T) {
 	s = newShim(options{})
 	if s.track(message{id: bytes.Repeat([]byte("1"), maxID+1)}, nil); len(s.calls) != 0 {
 		t.Error("an id of any length is tracked")
+	}
+	listen := message{id: []byte("1"), method: []byte("subscriptions/listen")}
+	if c := s.track(listen, make([]byte, maxKept+1)); c.line != nil {
+		t.Error("a request of any length is kept")
 	}
 }
 
