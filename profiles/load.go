@@ -1,26 +1,19 @@
 package profiles
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"io/fs"
 	"maps"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-
-	"github.com/BurntSushi/toml"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
@@ -67,7 +60,7 @@ func builtin(drivers backends.Drivers) (*Config, Problems) {
 	const text = `
 [profiles.default]
 backend = "go_busybox"
-description = "shell and about 70 utilities in WebAssembly; needs nothing else"
+description = "shell and utilities in WebAssembly; needs nothing else"
 
 [profiles.debian]
 backend = "docker"
@@ -110,41 +103,6 @@ func SearchPath() []string {
 		paths = append(paths, filepath.Join(dir, "kilntainers", "kilntainers.toml"))
 	}
 	return paths
-}
-
-// A source is one TOML file.
-type source struct {
-	name  string         // as problems name it
-	table map[string]any // nil when it could not be read or parsed
-	lines map[string]int // see index
-
-	// blind says that nobody knows what [defaults] were meant to be: the file
-	// is unreadable, or has them under a wrong name or in a wrong place.
-	blind bool
-}
-
-// line returns the line of a key, or of the nearest table or array that it is
-// in.
-func (s *source) line(key string) int {
-	for ; key != ""; key = parent(key) {
-		if n := s.lines[key]; n > 0 {
-			return n
-		}
-	}
-	return 0
-}
-
-// parent cuts the last part off a key: "a.b[0]" is in "a.b", which is in "a".
-func parent(key string) string {
-	return key[:max(0, strings.LastIndexAny(key, ".["))]
-}
-
-// head returns the first part of a key: "a" of "a.b[0]".
-func head(key string) string {
-	if i := strings.IndexAny(key, ".["); i > 0 {
-		return key[:i]
-	}
-	return key
 }
 
 // A loader turns sources into a Config. It makes one pass over everything and
@@ -200,23 +158,6 @@ func (l *loader) read(path string) {
 	}
 }
 
-// dropIns returns the paths of profiles.d/*.toml beside the main file, sorted.
-// Names that begin with a dot are not meant: editors leave such.
-func dropIns(main string) ([]string, error) {
-	dir := filepath.Join(filepath.Dir(main), "profiles.d")
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	var paths []string
-	for _, e := range entries {
-		if name := e.Name(); strings.HasSuffix(name, ".toml") && !strings.HasPrefix(name, ".") {
-			paths = append(paths, filepath.Join(dir, name))
-		}
-	}
-	return paths, nil
-}
-
 // readFile returns name and its bytes, nil when there is a problem.
 func (l *loader) readFile(name string) (string, []byte) {
 	data, err := readFile(name)
@@ -235,71 +176,6 @@ func (l *loader) readFile(name string) (string, []byte) {
 		l.bad(&source{name: name}, 0, "", err.Error())
 	}
 	return name, data
-}
-
-// maxFile is the size of the largest file that is read.
-const maxFile = 4 << 20
-
-// readFile reads a regular file of at most maxFile bytes.
-func readFile(name string) ([]byte, error) {
-	info, err := os.Stat(name)
-	switch {
-	case err != nil:
-		return nil, errors.New("cannot be read: " + cause(err))
-	case info.IsDir():
-		return nil, errors.New("is a directory; name a file")
-	case !info.Mode().IsRegular():
-		return nil, errors.New("is not a regular file; it is read again at each reload")
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, errors.New("cannot be read: " + cause(err))
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	switch {
-	case err != nil:
-		return nil, errors.New("cannot be read: " + cause(err))
-	case len(data) > maxFile:
-		return nil, errors.New("is larger than 4 MiB; split it up in profiles.d")
-	}
-	return data, nil
-}
-
-// cause is the text of err without the operation and the path.
-func cause(err error) string {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		err = pe.Err
-	}
-	return err.Error()
-}
-
-// parse makes a source of data; data is nil when it could not be read.
-func (l *loader) parse(name string, data []byte) *source {
-	s := &source{name: name, blind: true}
-	if data == nil {
-		return s
-	}
-	table := map[string]any{}
-	md, err := toml.Decode(string(data), &table)
-	if err != nil {
-		var pe toml.ParseError
-		line, text := 0, err.Error()
-		if errors.As(err, &pe) {
-			// Position.Line is one too many when the line break is what is wrong.
-			at := min(max(pe.Position.Start, 0), len(data))
-			line = 1 + bytes.Count(data[:at], []byte("\n"))
-			text = strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(strings.TrimSuffix(pe.Message, "."))
-		}
-		if strings.HasPrefix(text, "expected value but found") {
-			text = "expected a value; put a string in quotes" // and show nothing of it
-		}
-		l.bad(s, line, "", "not TOML: "+text)
-		return s
-	}
-	s.table, s.lines, s.blind = table, index(string(data), md), false
-	return s
 }
 
 // load checks the sources and returns what is good in them.
@@ -662,13 +538,14 @@ func (l *loader) loadTokens(s *source) {
 		}
 		if err := l.readSecret(&t); err != nil {
 			bad("file", err.Error())
-		} else if other, ok := secrets[t.sum]; ok {
+			continue
+		}
+		if other, ok := secrets[t.sum]; ok {
 			bad("file", "holds the same secret as that of tokens."+other+"; make each its own")
+			continue
 		}
 		secrets[t.sum] = name
-		if good {
-			l.config.Tokens[name] = t
-		}
+		l.config.Tokens[name] = t
 	}
 }
 
@@ -740,51 +617,3 @@ func (l *loader) loadDaemon(s *source) {
 	}
 	l.config.Daemon.Listen = good
 }
-
-// CheckListen reports whether the configuration lets the daemon serve that
-// address: TCP needs a token, unless it is 127.0.0.0/8 or ::1 and
-// allow_unauthenticated_loopback is set. It is checked for what [daemon]
-// listens on; a daemon checks the sockets that systemd hands over with it.
-func (c *Config) CheckListen(network, address string) error {
-	if !strings.HasPrefix(network, "tcp") || len(c.Tokens) > 0 {
-		return nil
-	}
-	host, _, _ := net.SplitHostPort(address)
-	ip, err := netip.ParseAddr(host)
-	loopback := err == nil && ip.IsLoopback()
-	switch {
-	case c.Daemon.AllowUnauthenticatedLoopback && loopback:
-		return nil
-	case loopback:
-		return errors.New("would serve every user of this machine, as there is no token; add a [tokens.NAME] table, or set allow_unauthenticated_loopback = true")
-	default:
-		return errors.New("would serve everyone who can reach it, as there is no token; add a [tokens.NAME] table, or listen on 127.0.0.1 with allow_unauthenticated_loopback = true")
-	}
-}
-
-// SplitListen splits a listen address into a network and an address as
-// net.Listen takes them: "unix:/run/k.sock" is "unix", "/run/k.sock";
-// "tcp:127.0.0.1:8435" is "tcp", "127.0.0.1:8435". Its error says what would
-// be right.
-func SplitListen(s string) (network, address string, err error) {
-	network, address, _ = strings.Cut(s, ":")
-	switch {
-	case network == "unix" && strings.HasPrefix(address, "/") && !strings.HasPrefix(address, "//"):
-		address = filepath.Clean(address)
-		if len(address) > maxSocketPath {
-			return "", "", fmt.Errorf("%q is longer than the %d bytes that a socket's path may have; shorten it", address, maxSocketPath)
-		}
-		return network, address, nil
-	case network == "tcp" && !strings.HasPrefix(address, "//"):
-		host, port, err := net.SplitHostPort(address)
-		if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || strconv.FormatUint(n, 10) != port || strings.ContainsAny(host, " /") {
-			return "", "", fmt.Errorf("%q is not a host and a port; write \"tcp:127.0.0.1:8435\"", s)
-		}
-		return network, address, nil
-	}
-	return "", "", fmt.Errorf("%q is not an address; write \"unix:/run/kilntainers/kilntainers.sock\" or \"tcp:127.0.0.1:8435\"", s)
-}
-
-// maxSocketPath is the room in Linux's struct sockaddr_un, less a final NUL
-// (unix(7)).
-const maxSocketPath = 107
