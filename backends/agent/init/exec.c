@@ -49,13 +49,14 @@ static struct exec {
 	struct pipe_out out, err;
 	int code;         // ENDED
 	bool left;        // ENDED: it started processes that are still there
-	uint64_t due;     // ENDED: the end of DRAIN; KILLING: the next look
-	uint64_t killing; // since when
+	uint64_t due;     // ENDED: the end of DRAIN; KILLING: time for the last resort
 	uint64_t kills;   // memory_kills() when it started
 	bool alone;       // nothing else ran beside it
 } execs[MAX_EXECS];
 
 static int top; // slots above are FREE
+
+static uint64_t kill_due = NEVER; // when to look again after those that are KILLING
 
 // Pipes of ended commands that background processes hold open. They are read
 // to nowhere: a full or a closed pipe would stop or kill a server that logs.
@@ -348,33 +349,70 @@ static void finish(struct exec *x)
 		top--;
 }
 
-static void try_kill(struct exec *x)
-{
-	pid_t root = x->tampered ? STRAYS : x->supervisor;
-	if (root == 0 || tree_kill(root)) {
-		if (x->supervisor > 0)
-			kill(x->supervisor, SIGKILL);
-		x->supervisor = 0;
-		finish(x);
-		return;
-	}
-	uint64_t now = clock_us();
-	if (now - x->killing > LAST_RESORT)
-		kill(-1, SIGKILL); // atomic: nothing in the namespace outruns it
-	x->due = now + KILL_AGAIN;
-}
-
 static void begin_kill(struct exec *x)
 {
 	x->state = KILLING;
 	x->code = KILLED;
 	x->left = false;
-	x->killing = clock_us();
+	x->due = clock_us() + LAST_RESORT;
+	kill_due = 0;
 	close_in(&x->in);
 	close_fd(&x->out.fd);
 	close_fd(&x->err.fd);
 	close_fd(&x->report);
-	try_kill(x);
+}
+
+static bool any_killing(bool (*what)(const struct exec *x))
+{
+	for (struct exec *x = execs; x < execs + top; x++)
+		if (x->state == KILLING && what(x))
+			return true;
+	return false;
+}
+
+static bool is(const struct exec *x)
+{
+	return x->state == KILLING;
+}
+
+static bool is_tampered(const struct exec *x)
+{
+	return x->tampered;
+}
+
+static bool is_late(const struct exec *x)
+{
+	return clock_us() >= x->due;
+}
+
+// serve_kills kills for all commands that are to die, at once: looking for
+// processes is what takes time.
+static void serve_kills(void)
+{
+	if (clock_us() < kill_due)
+		return;
+	kill_due = NEVER;
+	if (!any_killing(is))
+		return;
+	reap(); // what it says of supervisors decides where to look
+	bool strays = any_killing(is_tampered);
+	if (!tree_kill(strays)) {
+		if (any_killing(is_late))
+			kill(-1, SIGKILL); // atomic: nothing in the namespace outruns it
+		kill_due = clock_us() + KILL_AGAIN;
+		return;
+	}
+	reap();
+	if (!strays && any_killing(is_tampered)) {
+		kill_due = 0; // one got away from its supervisor meanwhile
+		return;
+	}
+	for (int i = top - 1; i >= 0; i--)
+		if (execs[i].state == KILLING) {
+			if (execs[i].supervisor > 0)
+				kill(execs[i].supervisor, SIGKILL);
+			finish(&execs[i]);
+		}
 }
 
 void exec_kill(uint32_t id)
@@ -424,12 +462,12 @@ void execs_reaped(pid_t pid, bool killed)
 		}
 }
 
-bool execs_supervisor(pid_t pid)
+enum fate execs_fate(pid_t pid)
 {
 	for (struct exec *x = execs; x < execs + top; x++)
 		if (x->state != FREE && x->supervisor == pid)
-			return true;
-	return false;
+			return x->state == KILLING ? DOOMED : SPARED;
+	return STRAY;
 }
 
 // ---- the event loop's view
@@ -467,17 +505,16 @@ void execs_serve(const struct pollfd *fds)
 			bool eof = x->out.fd < 0 && x->err.fd < 0;
 			if (eof || (heard_out(x) && clock_us() >= x->due))
 				finish(x);
-		} else if (x->state == KILLING && clock_us() >= x->due) {
-			try_kill(x);
 		}
 	}
+	serve_kills();
 }
 
 uint64_t execs_due(void)
 {
-	uint64_t due = NEVER;
+	uint64_t due = kill_due;
 	for (struct exec *x = execs; x < execs + top; x++)
-		if (((x->state == ENDED && heard_out(x)) || x->state == KILLING) && x->due < due)
+		if (x->state == ENDED && heard_out(x) && x->due < due)
 			due = x->due;
 	return due;
 }

@@ -53,6 +53,7 @@ enum {
 uint64_t clock_us(void);
 void say(int fd, ...);                           // strings up to a NULL, in one write
 _Noreturn void end(int status, const char *why); // says why on stderr
+void reap(void);                                 // takes note of all that died
 
 // channel.c
 void channel_open(void);
@@ -80,7 +81,11 @@ size_t execs_watch(struct pollfd *fds);           // fills in at most MAX_WATCHE
 void execs_serve(const struct pollfd *fds);       // the same ones, polled
 uint64_t execs_due(void);                         // when to serve at the latest
 void execs_reaped(pid_t pid, bool killed);        // pid is gone; killed by a signal?
-bool execs_supervisor(pid_t pid);                 // does it supervise a command?
+
+// What is to become of a process: for a supervisor, of what is below it; for
+// any other, of itself.
+enum fate { STRAY, SPARED, DOOMED };
+enum fate execs_fate(pid_t pid); // STRAY if it supervises no command
 
 // spawn.c
 struct command {
@@ -101,8 +106,7 @@ pid_t spawn(const struct command *c); // the supervisor, or -1 and errno
 void close_from(int fd);              // closes it and all above
 
 // tree.c
-enum { STRAYS = -1 };       // as a root: all that no supervisor has below it
-bool tree_kill(pid_t root); // all below root, not root; false: not done, call again
+bool tree_kill(bool strays); // all that is doomed, and strays too; false: not done, call again
 
 // memory.c
 void memory_open(void);

@@ -105,6 +105,11 @@ static void take_signals(void)
 	while (read(signals, &s, sizeof s) == sizeof s)
 		if (s.ssi_signo == SIGTERM && s.ssi_pid == 0) // sent from outside the namespace
 			end(END_OK, NULL);
+	reap();
+}
+
+void reap(void)
+{
 	int status;
 	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
 		execs_reaped(pid, WIFSIGNALED(status));

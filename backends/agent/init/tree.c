@@ -1,6 +1,10 @@
-// Finding and killing processes, by /proc. Processes that are being looked at
-// fork and move, so first all are stopped, until a look finds no new one, and
-// then all are killed: a fork bomb stands still before it dies.
+// Finding and killing processes, by /proc. While one looks at them they fork
+// and move, so first all are stopped, until a look finds no new one, and then
+// all are killed: a fork bomb stands still before it dies.
+//
+// A supervisor is stopped too, and outlives what is below it. When it is seen
+// stopped, it is not about to start its command; and as long as it is there,
+// what is orphaned comes to it and is found by the next look.
 #include "init.h"
 
 #include <dirent.h>
@@ -19,8 +23,10 @@ enum {
 
 struct process {
 	pid_t pid, parent;
-	bool dead;
-	bool chosen;
+	bool dead, stopped;
+	bool supervisor;
+	bool chosen; // to be killed, or held if it is a supervisor
+	enum fate fate;
 };
 
 // look fills in all processes, in order of pid as /proc has them, and returns
@@ -67,6 +73,7 @@ static int look(struct process *table)
 			.pid = (pid_t)strtol(d->d_name, NULL, 10),
 			.parent = parent,
 			.dead = (state == 'Z' || state == 'X') && threads <= 1,
+			.stopped = state == 'T',
 		};
 	}
 	closedir(proc);
@@ -86,25 +93,34 @@ static struct process *find(struct process *table, int n, pid_t pid)
 	return low < n && table[low].pid == pid ? &table[low] : NULL;
 }
 
-// choose marks what is to be killed.
-static void choose(struct process *table, int n, pid_t root)
+// choose marks what is to be killed. A process has the fate that the nearest
+// supervisor above it gives; what has none above is a stray: left by earlier
+// commands, or by one whose supervisor was killed.
+static void choose(struct process *table, int n, bool strays)
 {
-	for (struct process *p = table; p < table + n; p++)
-		p->chosen = root == STRAYS && execs_supervisor(p->pid);
+	for (struct process *p = table; p < table + n; p++) {
+		p->fate = execs_fate(p->pid);
+		p->supervisor = p->fate != STRAY;
+		p->chosen = p->fate == DOOMED;
+	}
 	for (bool more = true; more;) { // parents mostly stand before their children
 		more = false;
 		for (struct process *p = table; p < table + n; p++) {
-			struct process *parent = find(table, n, p->parent);
-			if (!p->chosen && (p->parent == root || (parent && parent->chosen)))
-				more = p->chosen = true;
+			struct process *parent = p->fate == STRAY ? find(table, n, p->parent) : NULL;
+			if (!parent || parent->fate == STRAY)
+				continue;
+			p->fate = parent->fate;
+			p->chosen = p->fate == DOOMED;
+			more = true;
 		}
 	}
-	if (root == STRAYS) // what was marked is what is owned
+	if (strays)
 		for (struct process *p = table; p < table + n; p++)
-			p->chosen = !p->chosen && p->pid != 1;
+			if (p->fate == STRAY && p->pid != 1)
+				p->chosen = true;
 }
 
-bool tree_kill(pid_t root)
+bool tree_kill(bool strays)
 {
 	static struct process tables[2][MAX_PROCESSES];
 	struct process *now = tables[0], *before = tables[1];
@@ -112,23 +128,26 @@ bool tree_kill(pid_t root)
 	for (int looks = 0; looks < LOOKS; looks++) {
 		if ((n = look(now)) < 0)
 			return false;
-		choose(now, n, root);
-		int alive = 0, fresh = 0;
+		choose(now, n, strays);
+		int fresh = 0, alive = 0, loose = 0;
 		for (struct process *p = now; p < now + n; p++) {
 			if (!p->chosen || p->dead)
 				continue;
-			alive++;
 			struct process *known = find(before, n_before, p->pid);
 			if (!known || !known->chosen) {
 				kill(p->pid, SIGSTOP);
 				fresh++;
 			}
+			if (!p->supervisor)
+				alive++;
+			else if (!known || !known->stopped)
+				loose++;
 		}
-		if (alive == 0)
+		if (alive == 0 && loose == 0)
 			return true;
 		if (fresh == 0 || looks >= FREEZE_LOOKS) {
 			for (struct process *p = now; p < now + n; p++)
-				if (p->chosen && !p->dead)
+				if (p->chosen && !p->dead && !p->supervisor)
 					kill(p->pid, SIGKILL);
 			nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
 		}
