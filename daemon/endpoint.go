@@ -155,6 +155,9 @@ func (ep *endpoint) put(svc *service) (old *service) {
 		s.mu.Unlock()
 	}
 	if old != nil {
+		if svc == nil || svc.opened != old.opened {
+			old.opened.backend.Resize(0) // a living sandbox may keep it open, the warm ones must not
+		}
 		old.opened.release()
 	}
 	return old

@@ -8,11 +8,12 @@ import (
 
 // limits counts the sandboxes of sessions against the ceilings: of the daemon,
 // of a profile, and of one principal in each. Warm sandboxes do not count
-// here; they are kept only while there is room (see spare).
+// here; they are kept only while there is room (see reserveWarm).
 type limits struct {
 	mu    sync.Mutex
 	conf  *profiles.Config
 	total int
+	warm  int            // sandboxes in pools
 	user  map[string]int // by principal
 	of    map[string]*profileCount
 }
@@ -94,11 +95,18 @@ func decrement(m map[string]int, key string) {
 	}
 }
 
-// spare reports whether a pool may keep one more warm sandbox beside warm
-// others in the whole daemon.
-func (l *limits) spare(warm int) bool {
+// reserveWarm makes room for one warm sandbox, if the daemon's ceiling has any
+// left beside what sessions have. It gives way to them: they do not count it.
+func (l *limits) reserveWarm() (release func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	max := l.conf.Daemon.MaxSandboxes
-	return max == 0 || l.total+warm < max
+	if max := l.conf.Daemon.MaxSandboxes; max > 0 && l.total+l.warm >= max {
+		return nil, false
+	}
+	l.warm++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.warm--
+	}, true
 }

@@ -131,20 +131,8 @@ func (t *table) open(p *profiles.Profile, spec backends.Spec) (*opened, error) {
 		return nil, err
 	}
 	o := &opened{profile: p, log: log, refs: 1}
-	o.backend = pool.New(b, 0, pool.Options{Log: log, Room: t.roomForWarm})
+	o.backend = pool.New(b, pool.Options{Log: log, Reserve: t.limits.reserveWarm})
 	return o, nil
-}
-
-// roomForWarm is asked by pools, from their own goroutines, before they make
-// one more.
-func (t *table) roomForWarm() bool {
-	warm := 0
-	for _, ep := range t.all() {
-		if svc := ep.svc.Load(); svc != nil {
-			warm += svc.opened.backend.Warm()
-		}
-	}
-	return t.limits.spare(warm)
 }
 
 // lookup returns the endpoint of a profile in service, or nil.

@@ -87,13 +87,14 @@ func tell(t *testing.T, dir, host string) {
 	})
 }
 
-// containers N waits until the engine has N containers of this daemon.
-func containers(ts *testscript.TestScript, c *client.Client, want string) {
+// containers N waits until the engine has N containers of this daemon, in
+// whatever state; running N counts those that run.
+func containers(ts *testscript.TestScript, c *client.Client, all bool, want string) {
 	instance := strings.TrimSpace(ts.ReadFile(filepath.Join(ts.Getenv("RUN"), "state", "instance")))
 	var have []container.Summary
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		var err error
-		have, err = c.ContainerList(context.Background(), container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", "kilntainers.instance="+instance))})
+		have, err = c.ContainerList(context.Background(), container.ListOptions{All: all, Filters: filters.NewArgs(filters.Arg("label", "kilntainers.instance="+instance))})
 		ts.Check(err)
 		if strconv.Itoa(len(have)) == want {
 			return
