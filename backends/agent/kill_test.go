@@ -88,7 +88,7 @@ func TestKill(t *testing.T) {
 func TestKillAfterItsEnd(t *testing.T) {
 	b := newBox(t, Options{})
 	limit := errors.New("limit")
-	for _, command := range []string{`yes &`, `yes & sleep 0.01`, `setsid yes & setsid yes >&2 &`, `sleep 1000 & head -c 1100000 /dev/zero`} {
+	for _, command := range []string{`yes & echo`, `yes & echo; sleep 0.01`, `setsid yes & echo; setsid yes >&2 &`, `sleep 1000 & head -c 1100000 /dev/zero`} {
 		out := writer(func(p []byte) (int, error) {
 			time.Sleep(100 * time.Millisecond) // so that the command has ended
 			return 0, limit

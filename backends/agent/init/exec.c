@@ -327,6 +327,13 @@ static bool heard_out(const struct exec *x)
 
 // ---- end
 
+static void set_free(struct exec *x)
+{
+	x->state = FREE;
+	while (top > 0 && execs[top - 1].state == FREE)
+		top--;
+}
+
 // finish says EXIT.
 static void finish(struct exec *x)
 {
@@ -338,15 +345,12 @@ static void finish(struct exec *x)
 	close_in(&x->in);
 	drain(&x->out);
 	drain(&x->err);
-	if (x->state == ENDED && x->left) {
+	bool left = x->state == ENDED && x->left;
+	send_exit(x->id, x->code, left ? flags | EXIT_LEFT : flags);
+	if (left)
 		x->state = LEFT;
-		flags |= EXIT_LEFT;
-	} else {
-		x->state = FREE;
-	}
-	send_exit(x->id, x->code, flags);
-	while (top > 0 && execs[top - 1].state == FREE)
-		top--;
+	else
+		set_free(x);
 }
 
 static void begin_kill(struct exec *x)
@@ -362,49 +366,40 @@ static void begin_kill(struct exec *x)
 	close_fd(&x->report);
 }
 
-static bool any_killing(bool (*what)(const struct exec *x))
+// strays tells whether a command that is to die has lost its supervisor.
+static bool strays(void)
 {
 	for (struct exec *x = execs; x < execs + top; x++)
-		if (x->state == KILLING && what(x))
+		if (x->state == KILLING && x->tampered)
 			return true;
 	return false;
-}
-
-static bool is(const struct exec *x)
-{
-	return x->state == KILLING;
-}
-
-static bool is_tampered(const struct exec *x)
-{
-	return x->tampered;
-}
-
-static bool is_late(const struct exec *x)
-{
-	return clock_us() >= x->due;
 }
 
 // serve_kills kills for all commands that are to die, at once: looking for
 // processes is what takes time.
 static void serve_kills(void)
 {
-	if (clock_us() < kill_due)
+	uint64_t now = clock_us(), last_resort = NEVER;
+	if (now < kill_due)
 		return;
+	for (struct exec *x = execs; x < execs + top; x++)
+		if (x->state == KILLING && x->due < last_resort)
+			last_resort = x->due;
 	kill_due = NEVER;
-	if (!any_killing(is))
+	if (last_resort == NEVER)
 		return;
-	reap(); // what it says of supervisors decides where to look
-	bool strays = any_killing(is_tampered);
-	if (!tree_kill(strays)) {
-		if (any_killing(is_late))
+
+	reap(); // what died decides where to look
+	bool among_strays = strays();
+	if (!tree_kill(among_strays)) {
+		if (now >= last_resort)
 			kill(-1, SIGKILL); // atomic: nothing in the namespace outruns it
 		kill_due = clock_us() + KILL_AGAIN;
 		return;
 	}
 	reap();
-	if (!strays && any_killing(is_tampered)) {
-		kill_due = 0; // one got away from its supervisor meanwhile
+	if (!among_strays && strays()) { // one has lost its supervisor meanwhile
+		kill_due = 0;
 		return;
 	}
 	for (int i = top - 1; i >= 0; i--)
@@ -429,7 +424,7 @@ void exec_let(uint32_t id)
 		return;
 	if (x->supervisor > 0)
 		kill(x->supervisor, SIGKILL); // what is below it becomes ours
-	x->state = FREE;
+	set_free(x);
 }
 
 static void ended(struct exec *x)
