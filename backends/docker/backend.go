@@ -226,7 +226,7 @@ func (e *engine) create(ctx context.Context, r request, name string) (id string,
 		return res.ID, nil
 	}
 	err = explain(err)
-	if !answered(err) {
+	if unanswered(err) {
 		err = errors.Join(err, e.removeUnanswered(ctx, name))
 	}
 	return "", err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
@@ -268,29 +268,39 @@ func explain(err error) error {
 	if strings.Contains(msg, "Client sent an HTTP request to an HTTPS server") {
 		return &unreachableError{"the engine wants TLS; set DOCKER_CERT_PATH for the daemon to a folder with ca.pem, cert.pem and key.pem", err}
 	}
+	var request *url.Error
+	if client.IsErrConnectionFailed(err) && errors.As(err, &request) {
+		return &plainError{fmt.Sprintf("the engine broke the connection off: %v", request.Err), err}
+	}
 	if short := strings.TrimPrefix(msg, "Error response from daemon: "); short != msg {
-		return &daemonError{short, err}
+		return &plainError{short, err}
 	}
 	return err
 }
 
-// A daemonError is what an engine answered, without the client's preface.
-type daemonError struct {
+// A plainError is an error of the client in fewer words.
+type plainError struct {
 	text string
 	err  error
 }
 
-func (e *daemonError) Error() string { return e.text }
-func (e *daemonError) Unwrap() error { return e.err }
+func (e *plainError) Error() string { return e.text }
+func (e *plainError) Unwrap() error { return e.err }
 
 // unreachable tells whether the engine did not answer at all.
 func unreachable(err error) bool {
 	return err != nil && (errors.As(err, new(*unreachableError)) || client.IsErrConnectionFailed(err))
 }
 
-// answered tells whether err is an answer of the engine, so that what it did
-// is known. A lost connection or the end of a context is none.
-func answered(err error) bool {
-	return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) || errdefs.IsConflict(err) ||
-		errors.As(err, new(*daemonError)) || strings.HasPrefix(err.Error(), "Error response from daemon: ")
+// unanswered tells whether the engine may have done what it was asked for
+// although the call failed: the connection was lost, or the time was up. The
+// error has been explained.
+func unanswered(err error) bool {
+	switch {
+	case errors.As(err, new(*unreachableError)): // it was not even asked
+		return false
+	case client.IsErrConnectionFailed(err):
+		return true
+	}
+	return !errors.As(err, new(*plainError))
 }

@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"maps"
 	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -36,6 +36,8 @@ type sandbox struct {
 	memory   backends.Size // its limit
 	made     time.Time
 
+	starved atomic.Bool // a command of it was killed for memory
+
 	stopWait context.CancelFunc // of the wait for the container's end
 	over     chan struct{}      // closed after exit is set
 	exit     exit
@@ -57,7 +59,11 @@ func (s *sandbox) Exec(ctx context.Context, e backends.Exec) (backends.Exit, err
 		maps.Copy(env, e.Env)
 		e.Env = env
 	}
-	return s.client.Exec(ctx, agent.Command{Exec: e, Shell: s.shell})
+	exit, err := s.client.Exec(ctx, agent.Command{Exec: e, Shell: s.shell})
+	if exit.OOM {
+		s.starved.Store(true)
+	}
+	return exit, err
 }
 
 // Done is closed when the agent's stream has ended.
@@ -126,21 +132,14 @@ func (s *sandbox) await(ctx context.Context) {
 	}()
 }
 
-// dying is how long a container whose stream ended may take to be gone before
-// it is removed: within it, its own end and ours can be told apart.
-const dying = 500 * time.Millisecond
-
 // ended is called once, when the stream ended in any way but Close. It removes
 // the container and tells why it went, where the engine knows better than the
 // agent's client.
 func (s *sandbox) ended(ctx context.Context) error {
 	defer s.settle()
 	var reason string
-	select {
-	case <-s.over:
+	if s.dies(ctx) {
 		reason = s.reason(ctx)
-	case <-time.After(dying):
-	case <-ctx.Done():
 	}
 	err := s.engine.remove(ctx, s.id)
 	if err != nil {
@@ -155,26 +154,66 @@ func (s *sandbox) ended(ctx context.Context) error {
 	return err
 }
 
-// reason tells why a container went that nobody here removed.
-func (s *sandbox) reason(ctx context.Context) string {
-	oom, killed := s.engine.history(ctx, s.id, s.made)
-	switch {
-	case oom:
-		return fmt.Sprintf("it ran out of memory (limit %v)", s.memory)
-	case killed:
-		return "it was stopped or removed from outside"
-	case s.exit.err != nil:
-		return "its engine stopped or lost it"
-	case s.exit.code != 0:
-		return fmt.Sprintf("its first process ended with status %d", s.exit.code)
+// dies tells whether the container goes by itself, and then waits for the end
+// of that. One that still runs half a second after its stream ended does not.
+func (s *sandbox) dies(ctx context.Context) bool {
+	over := s.over
+	for range 10 {
+		select {
+		case <-over:
+			if s.exit.err == nil {
+				return true
+			}
+			over = nil // the engine does not tell any more, so ask it
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+		switch in, err := s.engine.ContainerInspect(ctx, s.id); {
+		case errdefs.IsNotFound(err):
+			return true
+		case unreachable(explain(err)), err == nil && in.State != nil && in.State.Running:
+			return false
+		}
 	}
-	return "its first process ended"
+	return false
 }
 
-// history asks the engine what happened to a container that is gone: whether
-// the kernel took something for memory, and whether somebody else killed it.
-// Of the filters only the one by type works on every engine.
-func (e *engine) history(ctx context.Context, id string, since time.Time) (oom, killed bool) {
+// reason tells why a container went that nobody here removed.
+func (s *sandbox) reason(ctx context.Context) string {
+	limit := ""
+	if s.memory > 0 {
+		limit = fmt.Sprintf(" (limit %v)", s.memory)
+	}
+	h := s.engine.history(ctx, s.id, s.made)
+	if h.code == "" && s.exit.err == nil {
+		h.code = strconv.FormatInt(s.exit.code, 10)
+	}
+	switch {
+	case h.oom, h.code == "137" && s.starved.Load():
+		return "it ran out of memory" + limit
+	case h.killed:
+		return "it was stopped or removed from outside"
+	case h.code == "137":
+		return "it was killed from outside or for memory" + limit
+	case s.exit.err != nil:
+		return "its engine stopped or lost it"
+	case h.code == "0":
+		return "its first process ended"
+	}
+	return "its first process ended with status " + h.code
+}
+
+// history is what an engine remembers of a container that is gone.
+type history struct {
+	oom    bool   // the kernel took something for memory; Podman does not tell
+	killed bool   // it was killed or stopped through the engine; Podman does not tell of a forced removal
+	code   string // exit status of its first process
+}
+
+// history asks the engine. Of the filters only the one by type works on every
+// engine.
+func (e *engine) history(ctx context.Context, id string, since time.Time) (h history) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	msgs, errs := e.Events(ctx, events.ListOptions{
@@ -188,16 +227,18 @@ func (e *engine) history(ctx context.Context, id string, since time.Time) (oom, 
 			if m.Actor.ID != id {
 				continue
 			}
-			switch action := string(m.Action); {
-			case action == "oom":
-				oom = true
-			case action == "kill":
-				killed = true
-			case action == "destroy", strings.HasPrefix(action, "remove"):
-				return oom, killed
+			switch m.Action {
+			case events.ActionOOM:
+				h.oom = true
+			case events.ActionKill:
+				h.killed = true
+			case events.ActionDie:
+				h.code = m.Actor.Attributes["exitCode"]
+			case events.ActionDestroy, events.ActionRemove:
+				return h
 			}
 		case <-errs:
-			return oom, killed
+			return h
 		}
 	}
 }
@@ -227,14 +268,14 @@ func (e *engine) remove(ctx context.Context, id string) error {
 // answered: the engine may still be making it.
 const unansweredFor = 5 * time.Second
 
-// removeUnanswered removes a container that may or may not be there.
+// removeUnanswered removes a container that may or may not come to be there.
 func (e *engine) removeUnanswered(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unansweredFor)
 	defer cancel()
 	for {
 		err := e.ContainerRemove(ctx, name, container.RemoveOptions{Force: true, RemoveVolumes: true})
-		if err == nil || unreachable(explain(err)) {
-			return nil // in the second case no engine is there that makes it
+		if err == nil {
+			return nil
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):

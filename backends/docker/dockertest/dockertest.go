@@ -32,6 +32,20 @@ import (
 // Debian is the image that tests use: it has bash and the usual programs.
 const Debian = "debian:bookworm-slim"
 
+// Main runs the tests of a package. What [Podman] starts then lives until the
+// end, and not for one test alone, which saves seconds for each:
+//
+//	func TestMain(m *testing.M) { os.Exit(dockertest.Main(m)) }
+func Main(m *testing.M) int {
+	shared.users++
+	code := m.Run()
+	if err := shared.leave(); err != nil {
+		fmt.Fprintln(os.Stderr, "stop podman:", err)
+		return max(code, 1)
+	}
+	return code
+}
+
 // Docker returns the address of a running Docker: $DOCKER_HOST, or the socket
 // at its usual place.
 func Docker(t testing.TB) string {
@@ -254,7 +268,7 @@ events_logger = "file"
 func (s *service) use(ctx context.Context, program string) (host string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.users == 0 {
+	if s.dir == "" {
 		if err := s.start(ctx, program); err != nil {
 			return "", errors.Join(err, s.stop())
 		}

@@ -1,0 +1,16 @@
+package docker
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/kilntainers/kilntainers/backends/docker/dockertest"
+)
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "ssh" {
+		os.Exit(fakeSSH(os.Args[1:]))
+	}
+	os.Exit(dockertest.Main(m))
+}
