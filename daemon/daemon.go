@@ -40,6 +40,9 @@ type Options struct {
 	Log     *slog.Logger
 	Reload  <-chan os.Signal // each one asks for a reload; may be nil
 
+	// Watch tells when the files changed; nil is profiles.Watch.
+	Watch func(ctx context.Context, files func() []string, changed func()) error
+
 	// CacheDir is told, before a backend is opened, where caches belong; may
 	// be nil.
 	CacheDir func(dir string)
@@ -101,7 +104,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.reloader.start(conf, problems); err != nil {
 		return err
 	}
-	listeners, err := listenAll(ctx, paths.listen)
+	listeners, err := listenAll(ctx, paths.listen, conf.CheckListen)
 	if err != nil {
 		d.table.stop("the daemon could not start")
 		return err
@@ -159,8 +162,11 @@ func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners []*
 
 // watch asks for a reload when the files change.
 func (d *Daemon) watch(ctx context.Context) error {
-	err := profiles.Watch(ctx, d.reloader.files, func() { _, _ = d.reloader.request(ctx) })
-	if err != nil {
+	watch := d.opts.Watch
+	if watch == nil {
+		watch = profiles.Watch
+	}
+	if err := watch(ctx, d.reloader.files, func() { _, _ = d.reloader.request(ctx) }); err != nil {
 		d.log.Warn("cannot watch the configuration; reload it with SIGHUP or kilntainers reload", "error", err)
 	}
 	return nil
@@ -214,8 +220,11 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	sockets.close()
 }
 
-// wait waits for done, for at most d and until ctx ends.
+// wait waits for done, for at most d and until ctx ends. nil is done.
 func wait(ctx context.Context, done <-chan struct{}, d time.Duration) {
+	if done == nil {
+		return
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -335,15 +335,16 @@ func (ep *endpoint) drop(s *session) {
 	}
 }
 
-// endSession ends the session of that key, if there is one.
-func (ep *endpoint) endSession(key sessionKey, reason string) {
+// endSession ends the session of that key, if there is one; see session.end.
+func (ep *endpoint) endSession(key sessionKey, reason string) (gone <-chan struct{}) {
 	ep.mu.Lock()
 	s := ep.sessions[key]
 	delete(ep.sessions, key)
 	ep.mu.Unlock()
-	if s != nil {
-		s.end(reason)
+	if s == nil {
+		return nil
 	}
+	return s.end(reason)
 }
 
 // endSessions ends all of them.

@@ -156,10 +156,7 @@ func (f *front) serveFirst(w http.ResponseWriter, r *http.Request, from *caller)
 	case err == nil && modernBody:
 		as(from, f.stateless).ServeHTTP(w, r)
 	case err == nil && peek.Method == "initialize":
-		as(from, f.stateful).ServeHTTP(w, r)
-		if id := w.Header().Get(sessionHeader); id != "" {
-			f.add(id, from.id)
-		}
+		as(from, f.stateful).ServeHTTP(&opening{ResponseWriter: w, opened: func(id string) { f.add(id, from.id) }}, r)
 	case err == nil:
 		if peek.ID == nil {
 			peek.ID = json.RawMessage("null")
@@ -172,6 +169,27 @@ func (f *front) serveFirst(w http.ResponseWriter, r *http.Request, from *caller)
 		as(from, f.stateful).ServeHTTP(w, r) // its parse error
 	}
 }
+
+// An opening is the answer to initialize. It makes the session known before
+// the client reads its id: a quick one uses it before the handler returns.
+type opening struct {
+	http.ResponseWriter
+	opened func(id string)
+	begun  bool
+}
+
+func (o *opening) begin() {
+	if id := o.Header().Get(sessionHeader); id != "" && !o.begun {
+		o.opened(id)
+	}
+	o.begun = true
+}
+
+func (o *opening) WriteHeader(status int)      { o.begin(); o.ResponseWriter.WriteHeader(status) }
+func (o *opening) Write(b []byte) (int, error) { o.begin(); return o.ResponseWriter.Write(b) }
+
+// Unwrap lets http.ResponseController flush.
+func (o *opening) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
 // add begins to watch a session that initialize has opened.
 func (f *front) add(id, principal string) {

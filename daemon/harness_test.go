@@ -32,6 +32,7 @@ type running struct {
 	config string // path of the main file
 	socket string
 	addrs  []string
+	watch  func(context.Context, func() []string, func()) error
 	log    *logBuffer
 	stop   context.CancelFunc
 	done   chan error
@@ -47,15 +48,29 @@ func start(t testing.TB, toml string) *running {
 
 func startWith(t testing.TB, fake *backendtest.Fake, toml string) *running {
 	t.Helper()
+	r := prepare(t, fake, toml)
+	r.launch()
+	return r
+}
+
+// noWatch is a watcher that sees nothing, so that tests reload when they want
+// to.
+func noWatch(ctx context.Context, _ func() []string, _ func()) error {
+	<-ctx.Done()
+	return nil
+}
+
+// prepare is startWith without the start.
+func prepare(t testing.TB, fake *backendtest.Fake, toml string) *running {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "kiln") // short: a socket's path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	r := &running{TB: t, fake: fake, config: filepath.Join(dir, "k.toml"), socket: filepath.Join(dir, "k.sock"), log: &logBuffer{}}
+	r := &running{TB: t, fake: fake, config: filepath.Join(dir, "k.toml"), socket: filepath.Join(dir, "k.sock"), log: &logBuffer{}, watch: noWatch}
 	r.write(toml)
 	before := runtime.NumGoroutine()
-	r.launch()
 	t.Cleanup(func() {
 		r.shutdown()
 		if n := fake.Live(); n != 0 {
@@ -79,6 +94,7 @@ func (r *running) launch() {
 		r.done <- Run(ctx, Options{
 			Config: r.config, Drivers: backends.Drivers{r.fake.Driver()}, Version: "test",
 			Log:   slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Watch: r.watch,
 			Ready: func(a []string) { ready <- a },
 		})
 	}()

@@ -65,6 +65,10 @@ func (d *Daemon) known(next func(http.ResponseWriter, *http.Request, *caller)) h
 // it.
 func (d *Daemon) profile(next func(http.ResponseWriter, *http.Request, *endpoint, *caller)) http.Handler {
 	return d.known(func(w http.ResponseWriter, r *http.Request, from *caller) {
+		if d.stopping.Load() {
+			refuseHTTP(w, http.StatusServiceUnavailable, "the daemon is stopping; try again in a moment")
+			return
+		}
 		name := r.PathValue("profile")
 		ep := d.table.lookup(name)
 		if only := onlyProfile(r.Context()); ep == nil || only != "" && only != name {

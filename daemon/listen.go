@@ -38,8 +38,9 @@ const profileSocketPrefix = "profile-"
 
 // listenAll returns the sockets that systemd handed over (sd_listen_fds(3)),
 // by name, and then our own. An address that is there already is not opened
-// again. On an error everything that was opened is closed.
-func listenAll(ctx context.Context, addresses []string) (ls []*listener, err error) {
+// again. An inherited one that may not be served is an error. On an
+// error everything that was opened is closed.
+func listenAll(ctx context.Context, addresses []string, may func(network, address string) error) (ls []*listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range ls {
@@ -57,6 +58,9 @@ func listenAll(ctx context.Context, addresses []string) (ls []*listener, err err
 			only = ""
 		}
 		for _, l := range group {
+			if err := may(l.Addr().Network(), l.Addr().String()); err != nil {
+				return ls, fmt.Errorf("serve the socket %s that systemd handed over: %w", l.Addr(), err)
+			}
 			ls = append(ls, &listener{Listener: l, only: only})
 		}
 	}

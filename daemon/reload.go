@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type reloader struct {
 	mu       sync.Mutex
 	conf     *profiles.Config // in force
 	loaded   time.Time
+	watched  []string        // the files that were read last, good or not
 	problems []string        // of the last reload, if it failed
 	static   profiles.Daemon // what the daemon started with
 }
@@ -53,7 +55,7 @@ func (r *reloader) start(conf *profiles.Config, problems profiles.Problems) erro
 	r.access.set(conf)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.conf, r.loaded, r.static = conf, time.Now(), conf.Daemon
+	r.conf, r.loaded, r.static, r.watched = conf, time.Now(), conf.Daemon, conf.Files
 	r.problems = texts(problems)
 	for _, p := range r.problems {
 		r.log.Error("configuration problem; what it concerns is not served", "problem", p)
@@ -95,9 +97,12 @@ func (r *reloader) request(ctx context.Context) (ReloadResult, error) {
 
 func (r *reloader) reload() ReloadResult {
 	began := time.Now()
-	conf, err := profiles.Load(r.file(), r.drivers)
-	if err != nil {
-		return r.failed(err)
+	conf, problems := profiles.LoadGood(r.file(), r.drivers)
+	r.mu.Lock()
+	r.watched = conf.Files
+	r.mu.Unlock()
+	if len(problems) > 0 {
+		return r.failed(texts(problems))
 	}
 	r.mu.Lock()
 	same := r.conf.Hash == conf.Hash && len(r.problems) == 0
@@ -107,7 +112,7 @@ func (r *reloader) reload() ReloadResult {
 	}
 	done, err := r.table.apply(conf)
 	if err != nil {
-		return r.failed(err)
+		return r.failed([]string{err.Error()})
 	}
 	r.access.set(conf)
 	r.mu.Lock()
@@ -123,22 +128,20 @@ func (r *reloader) reload() ReloadResult {
 	return res
 }
 
-// failed keeps what is in force and remembers why.
-func (r *reloader) failed(err error) ReloadResult {
-	problems, ok := err.(profiles.Problems)
-	if !ok {
-		problems = profiles.Problems{{File: r.file(), Text: err.Error()}}
-	}
+// failed keeps what is in force and remembers why. The same problems are
+// logged once.
+func (r *reloader) failed(problems []string) ReloadResult {
 	r.mu.Lock()
-	r.problems = texts(problems)
-	res := ReloadResult{Problems: r.problems}
+	known := slices.Equal(r.problems, problems)
+	r.problems = problems
 	r.mu.Unlock()
-	for _, p := range res.Problems {
-		r.log.Error("configuration not reloaded; the last good one stays in force", "problem", p)
+	for _, p := range problems {
+		if !known {
+			r.log.Error("configuration not reloaded; the last good one stays in force", "problem", p)
+		}
 	}
 	r.table.metrics.reloaded(false)
-	res.RestartNeeded = r.restartNeeded()
-	return res
+	return ReloadResult{Problems: problems, RestartNeeded: r.restartNeeded()}
 }
 
 // file is the main file to read now.
@@ -154,8 +157,8 @@ func (r *reloader) files() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case len(r.conf.Files) > 0:
-		return r.conf.Files
+	case len(r.watched) > 0:
+		return r.watched
 	case r.path != "":
 		return []string{r.path}
 	}

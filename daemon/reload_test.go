@@ -185,7 +185,9 @@ func TestReloadStatic(t *testing.T) {
 
 // An edit takes effect by itself.
 func TestReloadByWatching(t *testing.T) {
-	r := start(t, onePython)
+	r := prepare(t, backendtest.NewFake(backendtest.InMemory), onePython)
+	r.watch = nil
+	r.launch()
 	r.write(onePython + "[profiles.new]\nbackend = \"fake\"\n")
 	eventually(t, "the new profile is served", func() bool { return len(r.status().Profiles) == 2 })
 	dropIn := r.config[:strings.LastIndexByte(r.config, '/')] + "/profiles.d"

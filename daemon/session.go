@@ -222,12 +222,18 @@ func (b *box) poke() {
 }
 
 // end ends the session: running calls are killed, the sandbox is destroyed
-// and later calls are refused. It does not wait. Twice is fine.
-func (s *session) end(reason string) {
+// and later calls are refused. It does not wait: the channel that it returns
+// closes when the sandbox is gone, and is nil if there is none. Twice is fine.
+func (s *session) end(reason string) (gone <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if b := s.box; b != nil {
+		gone = b.gone
+	} else if m := s.making; m != nil {
+		gone = m.done
+	}
 	if s.ended {
-		return
+		return gone
 	}
 	s.ended = true
 	if s.expiry != nil {
@@ -239,6 +245,7 @@ func (s *session) end(reason string) {
 	if b := s.box; b != nil {
 		b.finish(reason)
 	}
+	return gone
 }
 
 // finish tells the keeper to destroy the box.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ const (
 	resumeHeader  = "Kilntainers-Resume"
 
 	maxLine      = 16 << 20         // bytes of one message; a longer one ends the connection
+	letGo        = 2 * time.Second  // how long a client that leaves waits for its sandbox to be gone
 	writeTimeout = 30 * time.Second // a client that takes nothing for so long has gone
 )
 
@@ -62,8 +64,10 @@ func (ep *endpoint) serveStdio(w http.ResponseWriter, r *http.Request, from *cal
 	}
 	l := &lineConn{id: "shim-" + rand.Text()[:8], conn: conn, r: buffered.Reader,
 		extra: &mcp.RequestExtra{TokenInfo: tokenInfo(from, s), Header: http.Header{}}}
-	defer ep.endSession(key, "its client disconnected")
-	defer l.Close()
+	defer conn.Close()
+	defer func() { // the client waits for the end of the connection: first let go of its sandbox
+		wait(context.Background(), ep.endSession(key, "its client disconnected"), letGo)
+	}()
 
 	_ = conn.SetDeadline(time.Time{}) // net/http's own
 	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n", stdioProtocol, resumeHeader, key.value); err != nil {
@@ -95,9 +99,8 @@ type lineConn struct {
 
 	long []byte // a line that is longer than r's buffer
 
-	mu   sync.Mutex // one message at a time
-	out  []byte
-	once sync.Once
+	mu  sync.Mutex // one message at a time
+	out []byte
 }
 
 var _ mcp.Transport = (*lineConn)(nil)
@@ -107,10 +110,9 @@ func (l *lineConn) Connect(context.Context) (mcp.Connection, error) { return l, 
 
 func (l *lineConn) SessionID() string { return l.id }
 
-func (l *lineConn) Close() (err error) {
-	l.once.Do(func() { err = l.conn.Close() })
-	return err
-}
+// Close ends Read. The connection itself is closed by serveStdio, once the
+// session's sandbox is gone.
+func (l *lineConn) Close() error { return l.conn.SetReadDeadline(time.Now()) }
 
 // Read returns the next message. A line that is not one is answered.
 func (l *lineConn) Read(context.Context) (jsonrpc.Message, error) {
@@ -155,7 +157,7 @@ func (l *lineConn) line() ([]byte, error) {
 		}
 	}
 	if err != nil {
-		if errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = io.EOF
 		}
 		return nil, err // an unfinished last line is no message

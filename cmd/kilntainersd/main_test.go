@@ -81,7 +81,10 @@ func tell(t *testing.T, dir, host string) {
 			"config":     config,
 			"send":       send,
 			"containers": func(ts *testscript.TestScript, _ bool, args []string) {
-				containers(ts, dockertest.Client(t, host), args[0])
+				containers(ts, dockertest.Client(t, host), true, args[0])
+			},
+			"running": func(ts *testscript.TestScript, _ bool, args []string) {
+				containers(ts, dockertest.Client(t, host), false, args[0])
 			},
 		},
 	})
