@@ -110,7 +110,8 @@ func containers(ts *testscript.TestScript, c *client.Client, all bool, want stri
 func ready(ts *testscript.TestScript, neg bool, args []string) {
 	socket := ts.Getenv("KILNTAINERS_SOCKET")
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.Stat(socket); err == nil {
+		if c, err := net.Dial("unix", socket); err == nil {
+			_ = c.Close()
 			return
 		}
 		if time.Now().After(end) {
