@@ -101,7 +101,7 @@ func (c *Ctx) run(l launch) (int, error) {
 
 // capture returns a program's output.
 func (c *Ctx) capture(args []string) ([]byte, int) {
-	r, w, err := os.Pipe()
+	r, w, err := sys.Pipe()
 	if err != nil {
 		c.fail("cannot create pipe: %s", Strerror(err))
 		return nil, 1

@@ -454,7 +454,7 @@ func (p *parser) control(r rune) (rune, bool) {
 		if p.i < len(p.s) {
 			c := p.s[p.i]
 			p.i++
-			return rune(c &^ 0x20 ^ 0x40), true
+			return rune(c&^0x20 ^ 0x40), true
 		}
 	}
 	return 0, false

@@ -369,7 +369,7 @@ func (s *Shell) pipeline(c *syntax.BinaryCmd) {
 			in = nil
 		}
 		if !last {
-			r, w, err := os.Pipe()
+			r, w, err := sys.Pipe()
 			if err != nil {
 				s.fail(1, "pipe: %s", applets.Strerror(err))
 			}
@@ -416,7 +416,7 @@ func (s *Shell) cmdSubst(c *syntax.CmdSubst) string {
 		s.substLast = 0
 		return ""
 	}
-	r, w, err := os.Pipe()
+	r, w, err := sys.Pipe()
 	if err != nil {
 		s.fail(1, "cannot make pipe for command substitution: %s", applets.Strerror(err))
 	}
@@ -459,7 +459,7 @@ func (s *Shell) slurp(r *syntax.Redirect) string {
 
 // procSubst is <( ) and >( ): a path under /dev/fd that the command can open.
 func (s *Shell) procSubst(p *syntax.ProcSubst) string {
-	r, w, err := os.Pipe()
+	r, w, err := sys.Pipe()
 	if err != nil {
 		s.fail(1, "cannot make pipe for process substitution: %s", applets.Strerror(err))
 	}

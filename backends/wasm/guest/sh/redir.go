@@ -248,7 +248,7 @@ func (s *Shell) hereText(r *syntax.Redirect) string {
 
 // hereDoc makes text readable on fd.
 func (s *Shell) hereDoc(fd int, text string) bool {
-	r, w, err := os.Pipe()
+	r, w, err := sys.Pipe()
 	if err != nil {
 		s.errorf("cannot make pipe for here-document: %s", applets.Strerror(err))
 		return false

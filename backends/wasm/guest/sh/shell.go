@@ -96,11 +96,11 @@ type Shell struct {
 	optpos     int
 	dirstack   []string
 	hash       map[string]found
-	tempFds    []int          // descriptors of <( ) of the running command
-	announce   func(pid int)  // tells & the pid, once
-	killed     *atomic.Int32  // the signal that ended this subshell
-	pending    chan int       // signals sent to a subshell that traps them
-	testError  bool // [[ ]] had a bad expression
+	tempFds    []int         // descriptors of <( ) of the running command
+	announce   func(pid int) // tells & the pid, once
+	killed     *atomic.Int32 // the signal that ended this subshell
+	pending    chan int      // signals sent to a subshell that traps them
+	testError  bool          // [[ ]] had a bad expression
 }
 
 type call struct {

@@ -202,3 +202,7 @@ func Ids() (pid, ppid, pgid, uid, gid int) {
 // PollableStdin returns standard input as a file whose reads block one
 // goroutine and not the process.
 func PollableStdin() *os.File { return os.Stdin }
+
+// Pipe returns a connected pair of files whose reads and writes block one
+// goroutine and not the process.
+func Pipe() (r, w *os.File, err error) { return os.Pipe() }

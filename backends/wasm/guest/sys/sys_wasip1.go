@@ -18,6 +18,10 @@ func kSpawn(req unsafe.Pointer, n uint32, pid, pidfd *int32) uint32
 //go:noescape
 func kExec(req unsafe.Pointer, n uint32) uint32
 
+//go:wasmimport kiln_v1 pipe
+//go:noescape
+func kPipe(r, w *int32) uint32
+
 //go:wasmimport kiln_v1 dup
 //go:noescape
 func kDup(fd, min int32, newfd *int32) uint32
@@ -366,4 +370,14 @@ func Begin() {
 	os.Chdir(dir)
 	p, l := bytesOf(dir)
 	kChdir(p, l)
+}
+
+// Pipe returns a connected pair of files whose reads and writes block one
+// goroutine and not the process.
+func Pipe() (r, w *os.File, err error) {
+	var a, b int32
+	if err := errno(kPipe(&a, &b)); err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(a), "|0"), os.NewFile(uintptr(b), "|1"), nil
 }
