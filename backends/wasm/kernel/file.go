@@ -137,7 +137,7 @@ func (f *openFile) ready(p *Proc, write bool) (int, bool) {
 	case f.pipe != nil:
 		return f.pipe.n, f.pipe.n > 0 || f.pipe.writers == 0
 	case f.proc != nil:
-		return 16, f.proc.ended
+		return 16, f.proc.reported
 	case f.signals:
 		return 4 * len(p.pending), len(p.pending) > 0
 	case f.node != nil && f.node.is(sIFREG):

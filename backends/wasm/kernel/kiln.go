@@ -19,6 +19,10 @@ func kilnCalls() map[string]hostCall {
 
 		"spawn":     call("iiii", kilnSpawn),
 		"exec":      call("ii", kilnExec),
+		"detach": call("i", func(p *Proc, m memory, a args) errno {
+			p.report(int(a.u32(0) & 255))
+			return ok
+		}),
 		"pipe":      call("ii", kilnPipe),
 		"dup":       call("iii", kilnDup),
 		"dup2":      call("ii", kilnDup2),

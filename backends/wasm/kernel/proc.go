@@ -67,7 +67,8 @@ type Proc struct {
 	dead            chan struct{} // closed then
 	refused         bool          // memory it asked for
 
-	ended    bool
+	ended    bool          // nothing of it is left
+	reported bool          // its end, to whoever waits; see detach
 	done     chan struct{} // closed then
 	status   int
 	exited   waitQueue
@@ -309,13 +310,22 @@ func (p *Proc) end(status int) {
 	}
 	p.sb.uncharge(p.memory)
 	p.memory, p.argv, p.env = 0, nil, nil
-	p.status, p.ended = status, true
+	p.ended = true
 	delete(p.sb.procs, p.pid)
 	for _, c := range p.sb.procs {
 		if c.ppid == p.pid {
 			c.ppid = 1
 		}
 	}
+	p.report(status)
+}
+
+// report tells whoever waits for the process that it is over.
+func (p *Proc) report(status int) {
+	if p.reported {
+		return
+	}
+	p.reported, p.status = true, status
 	p.exited.wake()
 	close(p.done)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -162,7 +163,10 @@ func (sb *Sandbox) Exec(ctx context.Context, c Command) (Result, error) {
 	j := &job{over: make(chan struct{}), limited: sb.limits.Fuel > 0}
 	j.fuel.Store(sb.limits.Fuel)
 	out := &sink{w: c.Stdout, job: j}
-	errs := &sink{w: c.Stderr, job: j}
+	errs := out
+	if !same(c.Stdout, c.Stderr) {
+		errs = &sink{w: c.Stderr, job: j}
+	}
 	defer out.close()
 	defer errs.close()
 
@@ -183,7 +187,7 @@ func (sb *Sandbox) Exec(ctx context.Context, c Command) (Result, error) {
 	case <-ctx.Done():
 	}
 	sb.mu.Lock()
-	killed := ctx.Err() != nil && !p.ended || j.err != nil || j.empty
+	killed := ctx.Err() != nil && !p.reported || j.err != nil || j.empty
 	if killed {
 		sb.kill(j)
 	}
@@ -377,6 +381,12 @@ func (s *sink) write(b []byte) error {
 		s.closed = true
 	}
 	return err
+}
+
+// same reports whether two writers are one, so that calls to it may not
+// overlap.
+func same(a, b io.Writer) bool {
+	return a != nil && b != nil && reflect.TypeOf(a).Comparable() && a == b
 }
 
 func (s *sink) close() {
