@@ -1,0 +1,4 @@
+package agent
+
+// Need is need, for the tests that stand outside.
+var Need = need
