@@ -32,6 +32,10 @@ type Target struct {
 	// defaults. Each call returns a new value.
 	Options func(t testing.TB) backends.Options
 
+	// Failing are options with which Create fails, such as an image that does
+	// not exist; nil skips the case about that.
+	Failing func(t testing.TB) backends.Options
+
 	// Spec adjusts the Spec that the suite opens the driver with; nil leaves
 	// it as it is. Owner is already filled in and must stay.
 	Spec func(s *backends.Spec)

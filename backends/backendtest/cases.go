@@ -82,6 +82,7 @@ var cases = []testCase{
 	// Sandbox: from Create to Done.
 	{name: "Fresh", run: fresh, bare: true},
 	{name: "CreateCtxEndsLater", run: createCtxEndsLater, bare: true},
+	{name: "CreateFails", run: createFails, bare: true},
 	{name: "CreateCancelled", run: createCancelled, bare: true},
 	{name: "CreateManyAtOnce", run: createManyAtOnce, bare: true},
 	{name: "Close", run: closeLeavesNothing, bare: true},

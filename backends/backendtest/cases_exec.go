@@ -418,17 +418,18 @@ func pathLookup(c *probe) {
 }
 
 // "Spec.Env: set for every command", "Exec.Env: on top of the Spec's", and
-// only for that one.
+// only for that one, in that sandbox.
 func env(c *probe) {
 	odd := "two  words ü 你好 $HOME 'q' \"q\" \\"
-	sb := c.create(c.open(func(s *backends.Spec) {
+	b := c.open(func(s *backends.Spec) {
 		s.Env = maps.Clone(s.Env)
 		if s.Env == nil {
 			s.Env = map[string]string{}
 		}
 		maps.Copy(s.Env, map[string]string{"KT_SPEC": odd, "KT_BOTH": "spec", "KT_LINES": "a\nb\n", "KT_EMPTY": ""})
-	}))
-	lines := func(extra map[string]string) []string {
+	})
+	sb, other := c.create(b), c.create(b)
+	lines := func(sb backends.Sandbox, extra map[string]string) []string {
 		e := c.verb(Env)
 		e.Env = extra
 		r := c.exec(c.Context(), sb, e)
@@ -444,11 +445,13 @@ func env(c *probe) {
 			}
 		}
 	}
-	check(lines(map[string]string{"KT_BOTH": "exec", "KT_EXEC": odd}), "KT_SPEC="+odd, "KT_BOTH=exec", "KT_EXEC="+odd, "KT_EMPTY=", "KT_LINES=a", "b")
-	again := lines(nil)
-	check(again, "KT_SPEC="+odd, "KT_BOTH=spec")
-	if slices.Contains(again, "KT_EXEC="+odd) {
-		c.Errorf("an Exec's variable is still there in the next: %q", again)
+	check(lines(sb, map[string]string{"KT_BOTH": "exec", "KT_EXEC": odd}), "KT_SPEC="+odd, "KT_BOTH=exec", "KT_EXEC="+odd, "KT_EMPTY=", "KT_LINES=a", "b")
+	for _, sb := range []backends.Sandbox{sb, other} {
+		again := lines(sb, nil)
+		check(again, "KT_SPEC="+odd, "KT_BOTH=spec")
+		if slices.Contains(again, "KT_EXEC="+odd) {
+			c.Errorf("an Exec's variable is still there in the next: %q", again)
+		}
 	}
 	if c.lacks(Shell) == "" {
 		if got := c.output(sb, `printf %s "$KT_LINES|$KT_SPEC"`); got != "a\nb\n|"+odd {

@@ -130,6 +130,27 @@ func createCtxEndsLater(c *probe) {
 	c.usable(sb)
 }
 
+// "When it fails … nothing is left behind. Its error … names the cause", and
+// is the same the next time: one failure does not wedge the Backend.
+func createFails(c *probe) {
+	if c.target().Failing == nil {
+		c.Skip("the target has no options that fail")
+	}
+	before := c.leftovers()
+	b := c.openWith(c.spec(nil), c.target().Failing(c))
+	for range 2 {
+		sb, err := c.tryCreate(c.Context(), b)
+		if err == nil {
+			c.close(sb)
+			c.Fatalf("Create succeeded with options that the target calls failing")
+		}
+		if len(err.Error()) < 10 {
+			c.Errorf("%q does not name the cause", err)
+		}
+		c.leftSince(before)
+	}
+}
+
 // "When it fails, or ctx ends first, nothing is left behind", at whatever
 // moment. The original's docker run, killed half-way, left a container whose
 // name nobody knew.

@@ -179,7 +179,7 @@ func (f *Fake) Leftovers(o backends.Owner) []string {
 // FakeOptions are the profile keys of a Fake.
 type FakeOptions struct {
 	// FakeImage is in the tool text and may not be empty; a change of it makes
-	// another backend.
+	// another backend. With "missing" every Check and Create fails.
 	FakeImage string `toml:"fake_image"`
 }
 
@@ -210,7 +210,7 @@ func (f *Fake) Driver() backends.Driver {
 				return nil, err
 			}
 			f.opened.Add(1)
-			return &fakeBackend{fake: f, spec: s}, nil
+			return &fakeBackend{fake: f, spec: s, image: o.(*FakeOptions).FakeImage}, nil
 		},
 		Sweep: f.sweep,
 	}
@@ -240,10 +240,21 @@ func (f *Fake) sweep(_ context.Context, req backends.Sweep) (found []backends.Le
 type fakeBackend struct {
 	fake   *Fake
 	spec   backends.Spec
+	image  string
 	closed atomic.Bool
 }
 
-func (b *fakeBackend) Check(context.Context) error { return b.fake.faults.Load().Check }
+func (b *fakeBackend) Check(context.Context) error {
+	return cmp.Or(b.noImage(), b.fake.faults.Load().Check)
+}
+
+// noImage is the error of a backend whose image is "missing".
+func (b *fakeBackend) noImage() error {
+	if b.image == "missing" {
+		return errors.New(`there is no image "missing"`)
+	}
+	return nil
+}
 
 func (b *fakeBackend) Create(ctx context.Context) (backends.Sandbox, error) {
 	f := b.fake
@@ -261,6 +272,9 @@ func (b *fakeBackend) Create(ctx context.Context) (backends.Sandbox, error) {
 	}
 	if faults.Create != nil && (faults.CreateTimes == 0 || f.failing.Add(-1) >= 0) {
 		return nil, faults.Create
+	}
+	if err := b.noImage(); err != nil {
+		return nil, err
 	}
 	s, err := newFakeSandbox(b)
 	if err != nil {

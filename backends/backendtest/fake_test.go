@@ -37,6 +37,7 @@ func processTarget(f *Fake) Target {
 		Driver:    f.Driver(),
 		Leftovers: leftoversOf(f),
 		Destroy:   destroyIn(f),
+		Failing:   func(testing.TB) backends.Options { return &FakeOptions{FakeImage: "missing"} },
 		Lacks: map[Need]string{
 			OwnRoot:      "its sandboxes are directories",
 			OwnProcesses: "its commands are processes of this machine",
@@ -51,6 +52,7 @@ func memoryTarget(f *Fake) Target {
 		Driver:    f.Driver(),
 		Leftovers: leftoversOf(f),
 		Destroy:   destroyIn(f),
+		Failing:   func(testing.TB) backends.Options { return &FakeOptions{FakeImage: "missing"} },
 		Argv:      func(v Verb, words ...string) []string { return append([]string{string(v)}, words...) },
 		Lacks:     map[Need]string{Shell: "its shell is a toy"},
 	}

@@ -546,6 +546,32 @@ var mutants = []mutant{
 			return sb.Exec(ctx, e)
 		}
 	})},
+	{promise: "Exec.Env reaches other sandboxes", caught: "Env", mutate: opened(func(_ *Fake, m *mutantBackend) {
+		var mu sync.Mutex
+		all := map[string]map[string]string{} // by sandbox
+		m.create = func(ctx context.Context, b backends.Backend) (backends.Sandbox, error) {
+			sb, err := b.Create(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &mutantSandbox{Sandbox: sb, id: sb.ID(), exec: func(ctx context.Context, sb backends.Sandbox, e backends.Exec) (backends.Exit, error) {
+				mu.Lock()
+				env := map[string]string{}
+				for id, of := range all {
+					if id != sb.ID() {
+						maps.Copy(env, of)
+					}
+				}
+				maps.Copy(env, e.Env)
+				if e.Env != nil {
+					all[sb.ID()] = e.Env
+				}
+				e.Env = env
+				mu.Unlock()
+				return sb.Exec(ctx, e)
+			}}, nil
+		}
+	})},
 	{promise: "values are split at newlines", caught: "Env", mutate: func(_ *Fake, d *backends.Driver) {
 		open := d.Open
 		d.Open = func(s backends.Spec, o backends.Options, l *slog.Logger) (backends.Backend, error) {
@@ -816,6 +842,28 @@ var mutants = []mutant{
 			context.AfterFunc(ctx, func() { sb.Close(context.Background()) })
 		}
 		return sb, err
+	})},
+	{promise: "a failed Create leaves its sandbox", caught: "CreateFails", mutate: func(_ *Fake, d *backends.Driver) {
+		open := d.Open
+		d.Open = func(s backends.Spec, o backends.Options, l *slog.Logger) (backends.Backend, error) {
+			b, err := open(s, d.Options(), l)
+			if err != nil || o.(*FakeOptions).FakeImage != "missing" {
+				return b, err
+			}
+			m := &mutantBackend{Backend: b}
+			m.create = func(ctx context.Context, b backends.Backend) (backends.Sandbox, error) {
+				b.Create(ctx)
+				return nil, errMutant
+			}
+			return m, nil
+		}
+	}},
+	{promise: "a failed Create does not say why", caught: "CreateFails", mutate: creates(func(ctx context.Context, b backends.Backend) (backends.Sandbox, error) {
+		sb, err := b.Create(ctx)
+		if err != nil {
+			return nil, errors.New("failed")
+		}
+		return sb, nil
 	})},
 	{promise: "a cancelled Create leaves its sandbox", caught: "CreateCancelled", mutate: creates(func(ctx context.Context, b backends.Backend) (backends.Sandbox, error) {
 		sb, err := b.Create(context.WithoutCancel(ctx))

@@ -76,7 +76,12 @@ func (c *probe) options() backends.Options {
 // open returns a backend of the case's own.
 func (c *probe) open(adjust func(*backends.Spec)) backends.Backend {
 	c.Helper()
-	b, err := c.target().Driver.Open(c.spec(adjust), c.options(), slog.New(slog.DiscardHandler))
+	return c.openWith(c.spec(adjust), c.options())
+}
+
+func (c *probe) openWith(s backends.Spec, o backends.Options) backends.Backend {
+	c.Helper()
+	b, err := c.target().Driver.Open(s, o, slog.New(slog.DiscardHandler))
 	if err != nil {
 		c.Fatalf("open: %v", err)
 	}
