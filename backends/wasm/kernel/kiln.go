@@ -17,8 +17,8 @@ func kilnCalls() map[string]hostCall {
 		meter.Tick:     plain(func(p *Proc, m api.Module) { p.tick(m) }),
 		meter.Overflow: plain(func(*Proc, api.Module) { panic(errStack) }),
 
-		"spawn":     call("iiii", kilnSpawn),
-		"exec":      call("ii", kilnExec),
+		"spawn": call("iiii", kilnSpawn),
+		"exec":  call("ii", kilnExec),
 		"detach": call("i", func(p *Proc, m memory, a args) errno {
 			p.report(int(a.u32(0) & 255))
 			return ok

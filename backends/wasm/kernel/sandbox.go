@@ -386,7 +386,7 @@ func (s *sink) write(b []byte) error {
 // same reports whether two writers are one, so that calls to it may not
 // overlap.
 func same(a, b io.Writer) bool {
-	return a != nil && b != nil && reflect.TypeOf(a).Comparable() && a == b
+	return a != nil && b != nil && reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 func (s *sink) close() {

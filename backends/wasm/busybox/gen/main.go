@@ -73,11 +73,20 @@ func build(ctx context.Context) ([]byte, error) {
 	}
 	defer os.RemoveAll(dir)
 	out := filepath.Join(dir, "busybox.wasm")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-buildmode=c-shared", "-ldflags=-s -w", "-o", out, ".")
-	cmd.Dir = filepath.Join("..", "guest", "box")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=-mod=readonly", "GOWASM=", "CGO_ENABLED=0")
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Run(); err != nil {
+	run := func(env []string, args ...string) error {
+		cmd := exec.CommandContext(ctx, "go", args...)
+		cmd.Dir = filepath.Join("..", "guest")
+		cmd.Env = append(append(os.Environ(), "GOFLAGS=-mod=readonly", "CGO_ENABLED=0"), env...)
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		return cmd.Run()
+	}
+	// What the guest needs and Go's library for wasip1 lacks.
+	if err := run(nil, "run", "./overlay", dir); err != nil {
+		return nil, fmt.Errorf("write overlay: %w", err)
+	}
+	err = run([]string{"GOOS=wasip1", "GOARCH=wasm", "GOWASM="}, "build", "-trimpath", "-buildvcs=false",
+		"-overlay", filepath.Join(dir, "overlay.json"), "-buildmode=c-shared", "-ldflags=-s -w", "-o", out, ".")
+	if err != nil {
 		return nil, fmt.Errorf("build guest: %w", err)
 	}
 	return os.ReadFile(out)
