@@ -1,8 +1,12 @@
 package mcptest
 
 import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -64,7 +68,8 @@ func TestConformanceOfDaemon(t *testing.T) {
 // a run of no scenario is no success.
 func conform(t *testing.T, n node, url, revision, summary string, args ...string) {
 	t.Helper()
-	args = append([]string{"server", "--url", url, "--requirements", revision}, args...)
+	results := t.TempDir()
+	args = append([]string{"server", "--url", url, "--requirements", revision, "--output-dir", results}, args...)
 	stdout, stderr, status := n.run(t, "conformance", args...)
 	for line := range strings.Lines(stdout) {
 		if strings.HasPrefix(line, "Total: ") {
@@ -72,6 +77,35 @@ func conform(t *testing.T, n node, url, revision, summary string, args ...string
 		}
 	}
 	if status != 0 || !strings.Contains(stdout, summary) {
-		t.Errorf("conformance %q: exit %d; want 0 and %q\n%s\n%s", args, status, summary, stdout, stderr)
+		t.Errorf("conformance %q: exit %d; want 0 and %q\n%s%s\n%s", args, status, summary, stdout, stderr, failures(t, results))
 	}
+}
+
+// failures lists the checks that failed, from the files that the suite wrote.
+func failures(t *testing.T, results string) string {
+	t.Helper()
+	var list strings.Builder
+	err := filepath.WalkDir(results, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != "checks.json" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		var checks []struct{ ID, Status, ErrorMessage string }
+		if err := json.Unmarshal(text, &checks); err != nil {
+			return err
+		}
+		for _, c := range checks {
+			if c.Status == "FAILURE" {
+				fmt.Fprintf(&list, "%s: %s: %s\n", filepath.Base(filepath.Dir(path)), c.ID, c.ErrorMessage)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return list.String()
 }
