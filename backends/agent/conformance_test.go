@@ -81,9 +81,9 @@ func (n *namespaces) Create(ctx context.Context) (_ backends.Sandbox, err error)
 		return nil, err
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "host"), os.NewFile(uintptr(fds[1]), "agent")
-	defer ours.Close()
 	defer theirs.Close()
 	conn, err := net.FileConn(ours)
+	ours.Close() // conn is another descriptor of it
 	if err != nil {
 		return nil, err
 	}
