@@ -87,9 +87,9 @@ type Limits struct {
 type Need string
 
 const (
-	// Shell is a POSIX shell for Exec.Command, with cat, chmod, cp, echo, env,
-	// false, grep, head, kill, ls, mkdir, printf, pwd, rm, sleep, true, wc and
-	// yes. Without it only the cases made of verbs run.
+	// Shell is a POSIX shell for Exec.Command, also as sh in PATH, with cat,
+	// chmod, dd, env, grep, head, ls, mkdir, pwd, rm, sleep, tail, wc and yes.
+	// Without it only the cases made of verbs run.
 	Shell Need = "shell"
 
 	// Background is Features.Background.

@@ -105,14 +105,15 @@ func noNetwork(c *probe) {
 // "ready to run commands"; "Err is nil until Done is closed".
 func fresh(c *probe) {
 	sb := c.create(c.backend)
+	id := sb.ID()
 	c.usable(sb)
 	select {
 	case <-sb.Done():
 		c.Errorf("a fresh sandbox is Done: %v", sb.Err())
 	default:
 	}
-	if sb.ID() != sb.ID() || sb.Err() != nil {
-		c.Errorf("got id %q, error %v", sb.ID(), sb.Err())
+	if sb.ID() != id || sb.Err() != nil {
+		c.Errorf("got id %q, then %q; error %v", id, sb.ID(), sb.Err())
 	}
 }
 

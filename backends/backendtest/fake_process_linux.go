@@ -62,9 +62,9 @@ func newProcessMachine(f *Fake, id string, spec backends.Spec) (machine, error) 
 
 func (m *processMachine) run(ctx context.Context, e backends.Exec) (backends.Exit, error) {
 	execID := rand.Text()
-	mark := m.mark(execID)
-	env := map[string]string{"PATH": os.Getenv("PATH"), "HOME": m.dir, markName: mark}
+	env := map[string]string{"PATH": os.Getenv("PATH"), "HOME": m.dir}
 	maps.Copy(env, e.Env)
+	env[markName] = m.mark(execID)
 
 	args := e.Args
 	if len(args) == 0 {
@@ -88,15 +88,15 @@ func (m *processMachine) run(ctx context.Context, e backends.Exec) (backends.Exi
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}
 
-	var pipes pipes
-	defer pipes.closeTheirs()
+	var theirs, ours pipes // ends
+	defer theirs.close()
 	var input sync.WaitGroup
 	if e.Stdin != nil {
 		r, w, err := os.Pipe()
 		if err != nil {
 			return backends.Exit{}, fmt.Errorf("exec: %w", err)
 		}
-		cmd.Stdin = pipes.add(r)
+		cmd.Stdin = theirs.add(r)
 		input.Go(func() { io.Copy(w, e.Stdin); w.Close() })
 		defer input.Wait()
 		defer w.Close() // ends the copy when the command has ended and does not read
@@ -108,22 +108,21 @@ func (m *processMachine) run(ctx context.Context, e backends.Exec) (backends.Exi
 	}{{&cmd.Stdout, e.Stdout}, {&cmd.Stderr, e.Stderr}} {
 		r, w, err := os.Pipe()
 		if err != nil {
+			ours.close()
 			return backends.Exit{}, fmt.Errorf("exec: %w", err)
 		}
-		*o.file = pipes.add(w)
-		outputs = append(outputs, &output{from: r, to: o.to, done: make(chan struct{})})
+		*o.file = theirs.add(w)
+		outputs = append(outputs, &output{from: ours.add(r), to: o.to, done: make(chan struct{})})
 	}
 
 	if err := m.start(cmd); err != nil {
-		for _, o := range outputs {
-			o.from.Close()
-		}
+		ours.close()
 		if errors.Is(err, backends.ErrGone) {
 			return backends.Exit{}, context.Cause(ctx)
 		}
 		return notStarted(e.Stderr, err), nil
 	}
-	pipes.closeTheirs()
+	theirs.close()
 	ended := make(chan struct{})
 	go func() { cmd.Wait(); close(ended) }()
 	for _, o := range outputs {
@@ -213,7 +212,7 @@ func notStarted(stderr io.Writer, reason error) backends.Exit {
 	return backends.Exit{Code: 126}
 }
 
-// pipes are the ends that belong to the command.
+// pipes are ends of pipes, to be closed together.
 type pipes []*os.File
 
 func (p *pipes) add(f *os.File) *os.File {
@@ -221,7 +220,7 @@ func (p *pipes) add(f *os.File) *os.File {
 	return f
 }
 
-func (p *pipes) closeTheirs() {
+func (p *pipes) close() {
 	for _, f := range *p {
 		f.Close()
 	}

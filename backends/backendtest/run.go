@@ -94,27 +94,29 @@ func (s *suite) misdeed(what string) {
 	}
 }
 
-// common returns the shared sandbox; a new one when the last case broke it.
+// common returns the shared sandbox. A case that fails does not pass it on.
 func (s *suite) common(c *probe) backends.Sandbox {
-	if s.shared != nil && s.shared.Err() == nil {
-		return s.shared
-	}
-	sb, err := c.tryCreate(c.Context(), c.backend)
-	if err != nil {
-		c.Fatalf("create: %v", err)
-	}
-	s.shared = sb
 	c.Cleanup(func() {
 		if c.Failed() {
 			s.closeCommon(c)
 		}
 	})
-	return sb
+	if s.shared != nil && s.shared.Err() != nil {
+		s.closeCommon(c)
+	}
+	if s.shared == nil {
+		sb, err := c.tryCreate(c.Context(), c.backend)
+		if err != nil {
+			c.Fatalf("create: %v", err)
+		}
+		s.shared = sb
+	}
+	return s.shared
 }
 
 func (s *suite) closeCommon(c *probe) {
-	if s.shared != nil {
-		c.close(s.shared)
+	if sb := s.shared; sb != nil {
 		s.shared = nil
+		c.close(sb)
 	}
 }
