@@ -238,20 +238,25 @@ func loopbackHost(hostport string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
 }
 
-// userNames turns the uid of a principal into a name for operators.
+// display is the principal for people: a user's name where it is known.
+func (p *principal) display() string { return displayName(p.id) }
+
+// userNames remembers the names of uids; looking one up reads files.
 var userNames sync.Map
 
-func (p *principal) display() string {
-	if p.uid < 0 {
-		return p.id
+// displayName turns "uid:1000" into "alice" and leaves other principals alone.
+func displayName(principal string) string {
+	uid, ok := strings.CutPrefix(principal, "uid:")
+	if !ok {
+		return principal
 	}
-	if name, ok := userNames.Load(p.uid); ok {
+	if name, ok := userNames.Load(uid); ok {
 		return name.(string)
 	}
-	name := p.id
-	if u, err := user.LookupId(strconv.Itoa(p.uid)); err == nil {
+	name := principal
+	if u, err := user.LookupId(uid); err == nil {
 		name = u.Username
 	}
-	userNames.Store(p.uid, name)
+	userNames.Store(uid, name)
 	return name
 }

@@ -101,9 +101,7 @@ func Run(ctx context.Context, o Options) error {
 		notify: d.notify, ask: make(chan chan<- ReloadResult),
 	}
 	d.sweep(ctx, conf)
-	if err := d.reloader.start(conf, problems); err != nil {
-		return err
-	}
+	d.reloader.start(conf, problems)
 	listeners, err := listenAll(ctx, paths.listen, conf.CheckListen)
 	if err != nil {
 		d.table.stop("the daemon could not start")

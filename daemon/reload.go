@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -46,22 +48,35 @@ type ReloadResult struct {
 	Problems      []string `json:"problems,omitempty"` // "file:line: key: what is wrong; what would be right"
 }
 
-// start puts the first configuration in force. A faulty one is served as far
-// as it is good.
-func (r *reloader) start(conf *profiles.Config, problems profiles.Problems) error {
-	if _, err := r.table.apply(conf); err != nil {
-		return err
+// start puts the first configuration in force, as far as it is good. There is
+// no last good one to keep, so a profile that cannot be served is left out.
+func (r *reloader) start(conf *profiles.Config, found profiles.Problems) {
+	problems := texts(found)
+	for {
+		_, err := r.table.apply(conf)
+		if err == nil {
+			break
+		}
+		problems = append(problems, err.Error())
+		rest := *conf
+		rest.Profiles = maps.Clone(conf.Profiles)
+		var bad *openError
+		if errors.As(err, &bad) {
+			delete(rest.Profiles, bad.profile.Name)
+		} else {
+			clear(rest.Profiles)
+		}
+		conf = &rest
 	}
 	r.access.set(conf)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conf, r.loaded, r.static, r.watched = conf, time.Now(), conf.Daemon, conf.Files
-	r.problems = texts(problems)
-	for _, p := range r.problems {
+	r.problems = problems
+	for _, p := range problems {
 		r.log.Error("configuration problem; what it concerns is not served", "problem", p)
 	}
 	r.table.metrics.reloadOK.Set(map[bool]float64{true: 1}[len(problems) == 0])
-	return nil
 }
 
 // loop serves requests until ctx ends.

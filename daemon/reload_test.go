@@ -211,6 +211,21 @@ func TestStartsWithProblems(t *testing.T) {
 	}
 }
 
+// A backend that cannot be opened takes its profile out of service, not the
+// daemon.
+func TestStartsWithoutABackend(t *testing.T) {
+	r := prepare(t, backendtest.NewFake(backendtest.InMemory), onePython)
+	r.fake.SetFaults(backendtest.Faults{Open: errors.New("out of luck")})
+	r.launch()
+	if st := r.status(); len(st.Profiles) != 0 || len(st.Config.Problems) != 1 || !strings.Contains(st.Config.Problems[0], "k.toml:5: profiles.python: cannot open the backend fake: out of luck") {
+		t.Errorf("got %+v", st)
+	}
+	r.fake.SetFaults(backendtest.Faults{})
+	if res := r.reload(onePython); !res.OK || !slices.Equal(res.Added, []string{"python"}) {
+		t.Errorf("got %+v, want it back", res)
+	}
+}
+
 // 200 reloads with calls running lose none.
 func TestReloadUnderLoad(t *testing.T) {
 	r := start(t, onePython)

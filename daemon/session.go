@@ -405,7 +405,7 @@ func (s *session) info(now time.Time) (SandboxStatus, bool) {
 	}
 	return SandboxStatus{
 		ID: b.sb.ID(), Profile: s.ep.name, Backend: b.from.profile.Backend,
-		Principal: s.key.principal, Session: string(s.key.kind),
+		Principal: displayName(s.key.principal), Session: string(s.key.kind),
 		Created: b.created.UTC().Truncate(time.Second), IdleSeconds: idle, Running: b.running, Execs: b.execs,
 	}, true
 }

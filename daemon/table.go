@@ -60,7 +60,7 @@ func (t *table) apply(c *profiles.Config) (Changes, error) {
 			for _, s := range next {
 				s.opened.release()
 			}
-			return Changes{}, fmt.Errorf("profile %s: open backend %s: %w", name, p.Backend, err)
+			return Changes{}, &openError{profile: p, err: err}
 		}
 		next[name] = svc
 	}
@@ -97,6 +97,18 @@ func (t *table) apply(c *profiles.Config) (Changes, error) {
 	}
 	return done, nil
 }
+
+// An openError is a profile whose backend cannot be opened.
+type openError struct {
+	profile *profiles.Profile
+	err     error
+}
+
+func (e *openError) Error() string {
+	return fmt.Sprintf("%s: profiles.%s: cannot open the backend %s: %v", e.profile.Source, e.profile.Name, e.profile.Backend, e.err)
+}
+
+func (e *openError) Unwrap() error { return e.err }
 
 // serve prepares a profile for service. A backend whose sandboxes the edit
 // leaves alone is kept, with its warm ones.
