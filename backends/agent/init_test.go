@@ -3,6 +3,7 @@ package agent
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/kilntainers/kilntainers/backends"
 )
 
 // The compilers that the committed binaries come from.
@@ -150,4 +153,31 @@ func FuzzAgent(f *testing.F) {
 			t.Errorf("got status %d, %q; want 0 or 72", got, &b.stderr)
 		}
 	})
+}
+
+// The arm64 agent works too, as far as an emulator of one process can show it.
+func TestArm64(t *testing.T) {
+	need(t, "unshare", canUnshare())
+	qemu, err := exec.LookPath("qemu-aarch64-static")
+	need(t, "qemu", err)
+	path := filepath.Join(t.TempDir(), Name)
+	if err := os.WriteFile(path, arm64, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := launch(t, unshare(qemu, path)...).dial(t, Options{})
+	if got := b.sh(t, "cat; echo $0; sleep 1000 &"); got != "/bin/bash\n" {
+		t.Errorf("got %q, want /bin/bash", got)
+	}
+	b.sh(t, "pkill sleep")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stop")
+	_, err = b.Exec(ctx, Command{Exec: backends.Exec{Command: "setsid sleep 1000 & echo; wait", Stdout: ready(func() { cancel(stop) })}})
+	if err != stop {
+		t.Errorf("got %v, want %v", err, stop)
+	}
+	b.onlyInit(t)
+	_, stderr, x := b.run(t, Command{Exec: backends.Exec{Args: []string{"no-such"}}})
+	if want := "kilntainers: cannot run \"no-such\": command not found\n"; x.Code != 127 || stderr != want {
+		t.Errorf("got %d, %q; want 127, %q", x.Code, stderr, want)
+	}
 }
