@@ -43,6 +43,9 @@ type Options struct {
 	Grace time.Duration
 }
 
+// connectionEnded is the reason when it is all that is known.
+const connectionEnded = "its connection ended"
+
 // killTimeout bounds a call of Options.Kill, byeTimeout the last write.
 const (
 	killTimeout = 10 * time.Second
@@ -140,7 +143,9 @@ func New(ctx context.Context, rw io.ReadWriteCloser, o Options) (*Client, error)
 		c.closeRW()
 		return nil, fmt.Errorf("wait for the agent: %w", err)
 	}
+	c.mu.Lock()
 	c.setBeat()
+	c.mu.Unlock()
 	go c.read(in)
 	return c, nil
 }
@@ -225,7 +230,7 @@ func (c *Client) read(in *bufio.Reader) {
 		err = readFrame(in, c.take)
 		c.silence.Store(0)
 	}
-	reason := "its connection ended"
+	reason := connectionEnded
 	if protocol := errProtocol(""); errors.As(err, &protocol) {
 		reason = "what runs in it broke the protocol"
 	}
@@ -317,7 +322,7 @@ func (c *Client) write(ctx context.Context, b []byte) error {
 	}
 	defer func() { <-c.writing }()
 	if _, err := c.rw.Write(b); err != nil {
-		c.fail("its connection broke", err)
+		c.fail(connectionEnded, err)
 	}
 	return nil
 }
@@ -327,7 +332,7 @@ func (c *Client) send(t frameType, id uint32) {
 	c.write(context.Background(), appendHeader(make([]byte, 0, headerSize), t, id, 0))
 }
 
-// setBeat sets the next heartbeat. c.mu is held, or nobody else knows c.
+// setBeat sets the next heartbeat. c.mu is held.
 func (c *Client) setBeat() {
 	c.beats.Add(1)
 	c.beat = time.AfterFunc(c.heartbeat, c.ping)

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define DRAIN (20 * MS)     // for output that comes after the end of a command
@@ -402,12 +403,17 @@ static void serve_kills(void)
 		kill_due = 0;
 		return;
 	}
-	for (int i = top - 1; i >= 0; i--)
-		if (execs[i].state == KILLING) {
-			if (execs[i].supervisor > 0)
-				kill(execs[i].supervisor, SIGKILL);
-			finish(&execs[i]);
+	// All are dead. They count against the limit of processes until they are
+	// reaped, and the next command is to have that room.
+	for (struct exec *x = execs; x < execs + top; x++)
+		if (x->state == KILLING && x->supervisor > 0) {
+			kill(x->supervisor, SIGKILL);
+			waitpid(x->supervisor, NULL, 0);
 		}
+	reap();
+	for (int i = top - 1; i >= 0; i--)
+		if (execs[i].state == KILLING)
+			finish(&execs[i]);
 }
 
 void exec_kill(uint32_t id)
