@@ -281,6 +281,9 @@ func (s *Shell) chdir(target, shown string, physical bool) int {
 
 func exitBuiltin(s *Shell, args []string) int {
 	st := s.status
+	if s.inTrap {
+		st = s.trapStatus
+	}
 	if len(args) > 1 {
 		n, err := strconv.Atoi(args[1])
 		if err != nil {
@@ -860,7 +863,11 @@ func getoptsBuiltin(s *Shell, args []string) int {
 			s.setString("OPTARG", val)
 		} else {
 			s.unset("OPTARG")
-			fmt.Fprintf(s.stderr(), "%s: %s -- %s\n", s.name, msg, string(c))
+			if s.ash {
+				fmt.Fprintf(s.stderr(), "%s -%s\n", strings.Replace(msg, "illegal", "Illegal", 1), string(c))
+			} else {
+				fmt.Fprintf(s.stderr(), "%s: %s -- %s\n", s.name, msg, string(c))
+			}
 		}
 		s.setString(name, ch)
 		return finish(0)

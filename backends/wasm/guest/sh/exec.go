@@ -29,6 +29,9 @@ func (s *Shell) list(l []*syntax.Stmt) {
 
 func (s *Shell) stmt(st *syntax.Stmt) {
 	s.yield()
+	if s.ctl != ctlNone { // a trap said exit or return
+		return
+	}
 	s.line = int(st.Pos().Line())
 	if st.Background {
 		s.background(st)
@@ -273,9 +276,14 @@ func (s *Shell) selectLoop(name string, items []string, do []*syntax.Stmt) {
 }
 
 func (s *Shell) caseClause(c *syntax.CaseClause) {
+	s.substLast = -1
 	str := s.word(c.Word)
-	s.status = 0
-	run := false
+	run, hits := false, 0
+	defer func() {
+		if hits == 0 && s.ctl == ctlNone {
+			s.status = 0
+		}
+	}()
 	for _, item := range c.Items {
 		hit := run
 		for _, p := range item.Patterns {
@@ -286,6 +294,10 @@ func (s *Shell) caseClause(c *syntax.CaseClause) {
 		}
 		if !hit {
 			continue
+		}
+		hits++
+		if len(item.Stmts) == 0 {
+			s.status = 0
 		}
 		s.list(item.Stmts)
 		if s.ctl != ctlNone {
@@ -771,6 +783,10 @@ func (s *Shell) notFound(name string, err error) {
 	case err == syscall.EACCES:
 		s.errorf("%s: Permission denied", name)
 		s.status = 126
+	case s.ash && name == "":
+		s.errorf(": Permission denied")
+	case s.ash:
+		s.errorf("%s: not found", name)
 	case applets.Refused(name) != "":
 		s.errorf("%s: command not found (%s)", name, applets.Refused(name))
 	default:
@@ -782,6 +798,8 @@ func (s *Shell) cannotRun(name string, err error) {
 	s.status = 126
 	i, e := sys.Stat(s.path(name))
 	switch {
+	case e == nil && i.IsDir() && s.ash:
+		s.errorf("%s: Permission denied", name)
 	case e == nil && i.IsDir():
 		s.errorf("%s: Is a directory", name)
 	case errors.Is(err, syscall.ENOEXEC):
@@ -790,7 +808,11 @@ func (s *Shell) cannotRun(name string, err error) {
 		s.errorf("%s: cannot execute: required file not found", name)
 		s.status = 127
 	case errors.Is(err, fs.ErrNotExist):
-		s.errorf("%s: No such file or directory", name)
+		text := "No such file or directory"
+		if s.ash {
+			text = "not found"
+		}
+		s.errorf("%s: %s", name, text)
 		s.status = 127
 	default:
 		s.errorf("%s: %s", name, applets.Strerror(err))

@@ -214,7 +214,7 @@ func (s *Shell) parts(f *fields, parts []syntax.WordPart, m mode) {
 			str := p.Value
 			if p.Dollar {
 				str = unescapeAnsi(str)
-			} else if m.quoted && m.inParam && !m.pattern {
+			} else if m.quoted && m.inParam {
 				str = "'" + str + "'"
 			}
 			f.add(str, true)

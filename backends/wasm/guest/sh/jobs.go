@@ -237,9 +237,11 @@ func (s *Shell) signalTrap(sig int) {
 func (s *Shell) runTrap(cmd string) {
 	status, line, in, ps := s.status, s.line, s.inTrap, s.pipestatus
 	s.inTrap = true
+	outer := s.trapStatus
+	s.trapStatus = status
 	s.runReader(strings.NewReader(cmd), s.name)
-	s.inTrap = in
-	if s.ctl != ctlExit {
+	s.inTrap, s.trapStatus = in, outer
+	if s.ctl == ctlNone {
 		s.status, s.line = status, line
 	}
 	s.pipestatus = ps
@@ -253,6 +255,7 @@ func (s *Shell) exitTrap() {
 	delete(s.traps, "EXIT")
 	status := s.status
 	s.ctl = ctlNone
+	s.inTrap, s.trapStatus = true, status
 	s.runReader(strings.NewReader(cmd), s.name)
 	if s.ctl != ctlExit {
 		s.status = status
@@ -275,13 +278,16 @@ func trapBuiltin(s *Shell, args []string) int {
 		}
 	}
 	if print {
-		names := args
+		names, traps := args, s.traps
+		if s.outerTraps != nil {
+			traps = s.outerTraps
+		}
 		if len(names) == 0 {
-			names = trapOrder(s.traps)
+			names = trapOrder(traps)
 		}
 		for _, n := range names {
 			n, ok := trapName(n)
-			if cmd, set := s.traps[n]; ok && set {
+			if cmd, set := traps[n]; ok && set {
 				if sys.SignalNumber(n) > 0 {
 					if s.bash {
 						n = "SIG" + n
@@ -292,6 +298,7 @@ func trapBuiltin(s *Shell, args []string) int {
 		}
 		return 0
 	}
+	s.outerTraps = nil
 	cmd, reset := args[0], false
 	if _, isNum := smallNumber(cmd); cmd == "-" || isNum || len(args) == 1 {
 		reset = true

@@ -121,6 +121,10 @@ func (s *Shell) runFile(name string, args []string) int {
 		}
 	}
 	if err != nil {
+		if s.ash {
+			fmt.Fprintf(s.stderr(), "%s: can't open '%s': %s\n", s.name, name, applets.Strerror(err))
+			return 2
+		}
 		fmt.Fprintf(s.stderr(), "%s: %s: %s\n", s.name, name, applets.Strerror(err))
 		return 127
 	}

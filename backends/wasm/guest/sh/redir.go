@@ -121,7 +121,7 @@ func (s *Shell) redirectTo(fd int, r *syntax.Redirect) bool {
 	}
 	f, err := s.open(name, flags)
 	if err != nil {
-		s.errorf("%s: %s", name, applets.Strerror(err))
+		s.cannotOpen(name, flags, err)
 		return false
 	}
 	nf := newFile(f)
@@ -132,8 +132,29 @@ func (s *Shell) redirectTo(fd int, r *syntax.Redirect) bool {
 	return true
 }
 
+func (s *Shell) cannotOpen(name string, flags int, err error) {
+	text := applets.Strerror(err)
+	if s.ash {
+		verb := "open"
+		if flags&os.O_CREATE != 0 {
+			verb = "create"
+			if text == "No such file or directory" {
+				text = "nonexistent directory"
+			}
+		} else if text == "No such file or directory" {
+			text = "no such file"
+		}
+		s.errorf("can't %s %s: %s", verb, name, text)
+		return
+	}
+	s.errorf("%s: %s", name, text)
+}
+
 // target is the file name of a redirection.
 func (s *Shell) target(r *syntax.Redirect) (string, bool) {
+	if !s.bash {
+		return s.word(r.Word), true // POSIX: neither split nor matched with files
+	}
 	names := s.fieldsOf([]*syntax.Word{r.Word})
 	if len(names) != 1 {
 		s.errorf("%s: ambiguous redirect", s.source(r.Word))
@@ -241,9 +262,44 @@ func (s *Shell) hereText(r *syntax.Redirect) string {
 				b.WriteString(l.Value)
 			}
 		}
+		if r.Op == syntax.DashHdoc {
+			return untab(b.String(), true)
+		}
 		return b.String()
 	}
-	return s.wordIn(r.Hdoc, mode{heredoc: true})
+	body := r.Hdoc
+	if r.Op == syntax.DashHdoc {
+		body = stripTabs(body)
+	}
+	return s.wordIn(body, mode{heredoc: true})
+}
+
+// stripTabs removes the tabs at the start of each line of <<- text, before
+// anything is expanded.
+func stripTabs(w *syntax.Word) *syntax.Word {
+	c := &syntax.Word{}
+	start := true
+	for _, p := range w.Parts {
+		if l, ok := p.(*syntax.Lit); ok {
+			p = &syntax.Lit{Value: untab(l.Value, start)}
+			start = strings.HasSuffix(l.Value, "\n")
+		} else {
+			start = false
+		}
+		c.Parts = append(c.Parts, p)
+	}
+	return c
+}
+
+func untab(s string, start bool) string {
+	if start {
+		s = strings.TrimLeft(s, "\t")
+	}
+	lines := strings.Split(s, "\n")
+	for i := range lines[1:] {
+		lines[i+1] = strings.TrimLeft(lines[i+1], "\t")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // hereDoc makes text readable on fd.
@@ -261,11 +317,4 @@ func (s *Shell) hereDoc(fd int, text string) bool {
 	}
 	s.setFd(fd, newFile(r))
 	return true
-}
-
-// inherited reports whether fd was open when this process began. Go's own
-// descriptors (the poller) come first on Linux.
-func (s *Shell) inherited(fd int) bool {
-	l, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	return err == nil && !strings.HasPrefix(l, "anon_inode:") || err != nil
 }

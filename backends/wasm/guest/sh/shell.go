@@ -64,6 +64,7 @@ type Shell struct {
 	name       string // $0
 	sourceName string // the file that . reads
 	bash       bool   // called bash, not sh
+	ash        bool   // called ash: its own wording of messages
 	script     bool   // runs a file: messages have line numbers
 	vars       map[string]*variable
 	owned      map[string]bool // variables not shared with another Shell
@@ -87,6 +88,8 @@ type Shell struct {
 	substLast  int // status of the last command substitution of a command, or -1
 	line       int
 	traps      map[string]string
+	outerTraps map[string]string // what trap shows in a subshell that set none
+	trapStatus int               // $? when the running trap began, for exit
 	inTrap     bool
 	ctl        control
 	ctlN       int
@@ -202,7 +205,7 @@ func (s *Shell) where() string {
 	if name := s.sourceName; name != "" {
 		return fmt.Sprintf("%s: line %d", name, s.line)
 	}
-	if s.script {
+	if s.script || s.ash {
 		return fmt.Sprintf("%s: line %d", s.name, s.line)
 	}
 	if len(s.callers) > 0 {
@@ -260,7 +263,7 @@ func New(name string, env []string, self string) *Shell {
 	if err != nil {
 		dir = "/"
 	}
-	s := &Shell{name: name, bash: base == "bash", vars: map[string]*variable{}, owned: map[string]bool{},
+	s := &Shell{name: name, bash: base == "bash", ash: base == "ash", vars: map[string]*variable{}, owned: map[string]bool{},
 		funcs: map[string]*function{}, aliases: map[string]string{}, shopt: map[string]bool{"extglob": true, "expand_aliases": base != "bash", "sourcepath": true},
 		dir: dir, traps: map[string]string{}, substLast: -1}
 	s.shared = &shared{start: time.Now(), procs: map[int]*Shell{}, subs: map[int]*Shell{}, nextPid: 1 << 22, caught: map[int]bool{}, self: self}
@@ -275,10 +278,11 @@ func New(name string, env []string, self string) *Shell {
 	}
 	// Descriptors that were inherited above 2.
 	for fd := 3; fd < 10; fd++ {
-		if f, err := sys.Dup(fd); err == nil && s.inherited(fd) {
+		if !sys.Inherited(fd) {
+			continue
+		}
+		if f, err := sys.Dup(fd); err == nil {
 			s.fds[fd] = newFile(f)
-		} else if f != nil {
-			f.Close()
 		}
 	}
 	for _, o := range "Bh" {
@@ -301,6 +305,9 @@ func (s *Shell) fork() *Shell {
 	c.fds = make(map[int]*file, len(s.fds))
 	for n, f := range s.fds {
 		c.fds[n] = f.share()
+	}
+	if s.traps != nil && len(s.traps) > 0 {
+		c.outerTraps = s.traps
 	}
 	c.traps = map[string]string{}
 	for name, cmd := range s.traps {
@@ -348,6 +355,9 @@ func (s *Shell) protect(f func()) {
 // returns its status.
 func (c *Shell) runSub(f func()) int {
 	c.protect(f)
+	if c.ctl == ctlNone {
+		c.protect(c.runTraps)
+	}
 	if c.ctl != ctlExit {
 		c.ctl = ctlNone
 	}
@@ -375,6 +385,9 @@ func (s *Shell) yield() {
 // Run reads statements from r and executes them as they come.
 func (s *Shell) Run(r io.Reader, name string) int {
 	s.runReader(r, name)
+	if s.ctl == ctlNone {
+		s.protect(s.runTraps)
+	}
 	s.exitTrap()
 	return s.status
 }
@@ -402,18 +415,47 @@ func (s *Shell) runReader(r io.Reader, name string) {
 }
 
 func (s *Shell) stmts(r io.Reader, name string, f func(*syntax.Stmt) bool) error {
+	// The parser hands out a statement before it has read the here-documents
+	// of its line; such a one waits for the next.
+	var held []*syntax.Stmt
+	run := func(l []*syntax.Stmt) bool {
+		for _, st := range l {
+			if !s.opt['n'] && !f(st) {
+				return false
+			}
+		}
+		return true
+	}
 	for st, err := range s.parser().StmtsSeq(r) {
 		if err != nil {
+			run(held)
 			return err
 		}
-		if s.opt['n'] {
+		held = append(held, st)
+		if st.Semicolon.IsValid() && awaitsHereDoc(held) {
 			continue
 		}
-		if !f(st) {
+		if !run(held) {
 			return nil
 		}
+		held = nil
 	}
+	run(held)
 	return nil
+}
+
+// awaitsHereDoc reports whether a here-document's body has not been read.
+func awaitsHereDoc(l []*syntax.Stmt) bool {
+	waits := false
+	for _, st := range l {
+		syntax.Walk(st, func(n syntax.Node) bool {
+			if r, ok := n.(*syntax.Redirect); ok && (r.Op == syntax.Hdoc || r.Op == syntax.DashHdoc) && r.Hdoc == nil {
+				waits = true
+			}
+			return !waits
+		})
+	}
+	return waits
 }
 
 // syntaxError prints a parser's complaint and sets status 2.

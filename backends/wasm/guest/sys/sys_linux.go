@@ -97,12 +97,11 @@ func Default(sig int) { signal.Reset(syscall.Signal(sig)) }
 
 // Dup returns a second file for a descriptor of this process.
 func Dup(fd int) (*os.File, error) {
-	n, err := syscall.Dup(fd)
-	if err != nil {
-		return nil, err
+	n, _, no := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, 100)
+	if no != 0 {
+		return nil, no
 	}
-	syscall.CloseOnExec(n)
-	return os.NewFile(uintptr(n), ""), nil
+	return os.NewFile(n, ""), nil
 }
 
 func statPath(name string, follow bool, i *Info) error {
@@ -160,15 +159,17 @@ func Exec(s *Spec) error {
 			return err
 		}
 	}
-	for fd := range 200 {
+	for fd := range 100 { // what Go opened for itself closes on exec
 		if s.Files[fd] == nil {
-			syscall.Close(fd)
+			if Inherited(fd) || fd < 3 {
+				syscall.CloseOnExec(fd)
+			}
 			continue
 		}
 		if err := syscall.Dup3(fd+200, fd, 0); err != nil {
 			return err
 		}
-		syscall.Close(fd + 200)
+		syscall.CloseOnExec(fd + 200)
 	}
 	if s.Dir != "" {
 		if err := os.Chdir(s.Dir); err != nil {
@@ -206,3 +207,10 @@ func PollableStdin() *os.File { return os.Stdin }
 // Pipe returns a connected pair of files whose reads and writes block one
 // goroutine and not the process.
 func Pipe() (r, w *os.File, err error) { return os.Pipe() }
+
+// Inherited reports whether a descriptor was given to this process: those
+// that Go opens for itself close on exec.
+func Inherited(fd int) bool {
+	flags, _, no := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0)
+	return no == 0 && flags&syscall.FD_CLOEXEC == 0
+}

@@ -294,7 +294,7 @@ func Default(sig int) { kSigaction(int32(sig), 0) }
 // Dup returns a second, pollable file for a descriptor of this process.
 func Dup(fd int) (*os.File, error) {
 	var n int32
-	if err := errno(kDup(int32(fd), 3, &n)); err != nil {
+	if err := errno(kDup(int32(fd), 100, &n)); err != nil {
 		return nil, err
 	}
 	return pollable(n), nil
@@ -380,4 +380,15 @@ func Pipe() (r, w *os.File, err error) {
 		return nil, nil, err
 	}
 	return os.NewFile(uintptr(a), "|0"), os.NewFile(uintptr(b), "|1"), nil
+}
+
+// Inherited reports whether a descriptor was given to this process. Nothing
+// else is open when it begins.
+func Inherited(fd int) bool {
+	var n int32
+	if kDup(int32(fd), 100, &n) != 0 {
+		return false
+	}
+	syscall.Close(int(n))
+	return true
 }
