@@ -41,33 +41,32 @@ func agentMount(readOnly bool) mount.Mount {
 }
 
 // bringAgent sees to it that the agent is in the volume of a container that is
-// not started yet. It looks only once for each engine, until forgetAgent. It
-// returns whether it had to fill the volume.
-func (b *Backend) bringAgent(ctx context.Context, e *engine, id string) (filled bool, err error) {
+// not started yet. It looks only once for each engine, until forgetAgent.
+func (b *Backend) bringAgent(ctx context.Context, e *engine, id string) error {
 	e.agentMu.Lock()
 	defer e.agentMu.Unlock()
 	if e.agentOK {
-		return false, nil
+		return nil
 	}
 	k, err := e.what(ctx)
 	if err != nil {
-		return false, err
+		return err
 	}
 	bin, err := agent.Binary(k.arch)
 	if err != nil {
-		return false, fmt.Errorf("the engine at %s: %w", e.name, err)
+		return fmt.Errorf("the engine at %s: %w", e.at(), err)
 	}
 	there, err := hasAgent(ctx, e, id, bin)
 	if err != nil {
-		return false, fmt.Errorf("look for the agent: %w", explain(err))
+		return fmt.Errorf("look for the agent: %w", explain(err))
 	}
 	if !there {
 		if err := b.fillVolume(ctx, e, bin); err != nil {
-			return false, fmt.Errorf("bring the agent in: %w", explain(err))
+			return fmt.Errorf("bring the agent in: %w", explain(err))
 		}
 	}
 	e.agentOK = true
-	return !there, nil
+	return nil
 }
 
 // forgetAgent makes the next bringAgent look again: somebody may have removed

@@ -62,8 +62,13 @@ func open(s backends.Spec, o *Options, log *slog.Logger, connect func(*Options) 
 		return nil, err
 	}
 	log = log.With("profile", s.Profile)
-	if len(f.weakens) > 0 {
-		log.Warn("the profile weakens its isolation", "docker_run_flags", f.weakens)
+	for _, w := range o.weaknesses(f) {
+		log.Warn("the profile weakens its isolation", "key", w.key, "how", w.how)
+	}
+	for _, h := range o.DockerHost {
+		if addr, ok := strings.CutPrefix(h, "tcp://"); ok && certDir() == "" && !loopback(addr) {
+			log.Warn("the engine is controlled without TLS, as anyone on its network can", "docker_host", h)
+		}
 	}
 	return &Backend{spec: s, options: o, flags: f, log: log, engines: engines}, nil
 }
@@ -96,26 +101,24 @@ func (b *Backend) Create(ctx context.Context) (backends.Sandbox, error) {
 	}
 }
 
-// createOn makes a sandbox on e. When the agent's volume was removed, it is
-// filled again and the sandbox made again.
+// createOn makes a sandbox on e. A start that fails is tried once more, after
+// another look at the agent: somebody may have removed its volume, or another
+// daemon been about to fill it.
 func (b *Backend) createOn(ctx context.Context, e *engine) (*sandbox, error) {
 	user, err := b.ensureImage(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	s, err := b.launch(ctx, e, user, func(bool) bool { return true })
-	if !errors.As(err, new(*startError)) || ctx.Err() != nil {
-		return s, err
+	s, err := b.launch(ctx, e, user)
+	if errors.As(err, new(*startError)) && ctx.Err() == nil {
+		e.forgetAgent()
+		return b.launch(ctx, e, user)
 	}
-	e.forgetAgent()
-	again, err2 := b.launch(ctx, e, user, func(filled bool) bool { return filled })
-	if errors.Is(err2, errAgentWasThere) {
-		return nil, err
-	}
-	return again, err2
+	return s, err
 }
 
-// A startError is the failure of a container that was made as asked.
+// A startError is the failure of a container that was made as asked, and did
+// not take long.
 type startError struct {
 	doing string
 	err   error
@@ -124,12 +127,9 @@ type startError struct {
 func (e *startError) Error() string { return e.doing + ": " + e.err.Error() }
 func (e *startError) Unwrap() error { return e.err }
 
-var errAgentWasThere = errors.New("the agent is in its volume")
-
-// launch makes and starts one container of an image that sets this user. It
-// asks proceed before it starts it, saying whether the agent had to be brought
-// in. Whatever fails, the container is gone when launch returns.
-func (b *Backend) launch(ctx context.Context, e *engine, user string, proceed func(filled bool) bool) (_ *sandbox, err error) {
+// launch makes and starts one container of an image that sets this user.
+// Whatever fails, the container is gone when launch returns.
+func (b *Backend) launch(ctx context.Context, e *engine, user string) (_ *sandbox, err error) {
 	flags, err := b.flags.resolve()
 	if err != nil {
 		return nil, err
@@ -167,12 +167,8 @@ func (b *Backend) launch(ctx context.Context, e *engine, user string, proceed fu
 	if err := b.verify(ctx, e, id, req); err != nil {
 		return nil, err
 	}
-	filled, err := b.bringAgent(ctx, e, id)
-	if err != nil {
+	if err := b.bringAgent(ctx, e, id); err != nil {
 		return nil, err
-	}
-	if !proceed(filled) {
-		return nil, errAgentWasThere
 	}
 
 	// The stream and the wait come before the start: nothing the agent says is
@@ -199,9 +195,12 @@ func (b *Backend) launch(ctx context.Context, e *engine, user string, proceed fu
 		if said := stream.stderr.String(); said != "" {
 			err = fmt.Errorf("%w (it said: %s)", err, said)
 		}
+		if hello.Err() != nil {
+			return nil, fmt.Errorf("start the agent: %w", err)
+		}
 		return nil, &startError{"start the agent", err}
 	}
-	s.log.Debug("sandbox created", "engine", e.name, "container", id, "took", time.Since(s.made))
+	s.log.Debug("sandbox created", "engine", e.at(), "container", id, "took", time.Since(s.made))
 	return s, nil
 }
 
@@ -259,12 +258,12 @@ func (b *Backend) verify(ctx context.Context, e *engine, id string, r request) e
 	}
 	what := strings.Join(lost, ", ")
 	if b.options.AllowUnsafe {
-		b.log.Warn("the engine dropped limits of a sandbox", "engine", e.name, "limits", lost)
+		b.log.Warn("the engine dropped limits of a sandbox", "engine", e.at(), "limits", lost)
 		return nil
 	}
 	return fmt.Errorf("the engine at %s does not keep what the profile asks for: %s. "+
 		"Rootless Podman needs cgroup v2 to limit, and swap needs the kernel's swap accounting (swapaccount=1); "+
-		"use another engine, or set allow_unsafe = true to do without", e.name, what)
+		"use another engine, or set allow_unsafe = true to do without", e.at(), what)
 }
 
 // Check asks every engine whether it is there and has, or can get, the image.
@@ -294,7 +293,11 @@ func (b *Backend) checkOn(ctx context.Context, e *engine) error {
 	if err != nil {
 		return explain(err)
 	}
-	if err := b.checkInfo(e, info); err != nil {
+	k, err := e.what(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.checkInfo(e, k, info); err != nil {
 		return err
 	}
 	img, err := e.ImageInspect(ctx, b.options.Image)
@@ -310,10 +313,13 @@ func (b *Backend) checkOn(ctx context.Context, e *engine) error {
 }
 
 // checkInfo compares what the profile needs with what the engine says it has.
-func (b *Backend) checkInfo(e *engine, info system.Info) error {
+func (b *Backend) checkInfo(e *engine, k kind, info system.Info) error {
 	h := newRequest(b.spec, b.options, "").host
+	if k.podman && h.Runtime != "" {
+		return fmt.Errorf("Podman at %s has one runtime for all containers; start its service with --runtime %s, and leave out runtime", e.at(), h.Runtime)
+	}
 	if _, ok := info.Runtimes[h.Runtime]; h.Runtime != "" && !ok {
-		return fmt.Errorf("the engine at %s has no runtime %q; set it up there, or leave out runtime", e.name, h.Runtime)
+		return fmt.Errorf("the engine at %s has no runtime %q; set it up there, or leave out runtime", e.at(), h.Runtime)
 	}
 	var lost []string
 	if h.Memory > 0 && !info.MemoryLimit {
@@ -334,7 +340,7 @@ func (b *Backend) checkInfo(e *engine, info system.Info) error {
 	}
 	if len(lost) > 0 && !b.options.AllowUnsafe {
 		return fmt.Errorf("the engine at %s cannot limit %s; a rootless engine needs cgroup v2, and swap needs the kernel's swap accounting (swapaccount=1)",
-			e.name, strings.Join(lost, ", "))
+			e.at(), strings.Join(lost, ", "))
 	}
 	return nil
 }
@@ -347,7 +353,7 @@ func (b *Backend) checkPull(ctx context.Context, e *engine) error {
 	}
 	named, ok := ref.(reference.Named)
 	if !ok {
-		return fmt.Errorf("the image %s is not on the engine at %s, and an id cannot be pulled; pull it by its name", b.options.Image, e.name)
+		return fmt.Errorf("the image %s is not on the engine at %s, and an id cannot be pulled; pull it by its name", b.options.Image, e.at())
 	}
 	auth, err := registryAuth(named)
 	if err != nil {

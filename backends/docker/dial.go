@@ -47,6 +47,13 @@ func newDialer(addrs []string, kind string) *dialer {
 	return &dialer{kind: kind, addrs: addrs}
 }
 
+// addr is the engine's address; before the first connection, the likeliest.
+func (d *dialer) addr() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.addrs[0]
+}
+
 func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errors.New("no answer in "+dialTimeout.String()))
 	defer cancel()
@@ -170,6 +177,13 @@ func dialTCP(ctx context.Context, hostport string) (net.Conn, error) {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	return t, nil
+}
+
+// loopback tells whether host:port is on this machine.
+func loopback(hostport string) bool {
+	host, _, _ := net.SplitHostPort(hostport)
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // certDir is the folder of ca.pem, cert.pem and key.pem; "" means no TLS.

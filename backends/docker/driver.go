@@ -139,11 +139,6 @@ func (o *Options) Validate() error {
 	bad := func(key, format string, a ...any) {
 		errs = append(errs, &backends.OptionError{Key: key, Problem: fmt.Sprintf(format, a...)})
 	}
-	unsafe := func(key, what string) {
-		if !o.AllowUnsafe {
-			bad(key, "%s; leave it out, or set allow_unsafe = true", what)
-		}
-	}
 
 	if o.Engine != "docker" && o.Engine != "podman" {
 		bad("engine", "unknown engine %q; write \"docker\" or \"podman\"", o.Engine)
@@ -159,18 +154,13 @@ func (o *Options) Validate() error {
 	if !slices.Contains([]string{"missing", "always", "never"}, o.Pull) {
 		bad("pull", "unknown policy %q; write \"missing\", \"always\" or \"never\"", o.Pull)
 	}
-	switch {
-	case o.Memory == 0:
-		unsafe("memory", "without a limit one sandbox can use up the host's memory")
-	case o.Memory < minMemory:
+	if o.Memory > 0 && o.Memory < minMemory {
 		bad("memory", "%v is too little to start anything; write at least \"6m\"", o.Memory)
 	}
 	switch {
 	case o.PidsLimit < 0:
 		bad("pids_limit", "%d is negative; write the number of processes, such as 512", o.PidsLimit)
-	case o.PidsLimit == 0:
-		unsafe("pids_limit", "without a limit a fork bomb in the sandbox stops the host")
-	case o.PidsLimit < minPids:
+	case o.PidsLimit > 0 && o.PidsLimit < minPids:
 		bad("pids_limit", "%d is too few to run a pipeline; write at least %d", o.PidsLimit, minPids)
 	}
 	for _, t := range o.Tmpfs {
@@ -188,18 +178,40 @@ func (o *Options) Validate() error {
 			bad("mounts", "%v; write \"name:/path\" or \"name:/path:ro\"", err)
 		case v.source == "":
 			bad("mounts", "%q names no volume; write \"name:/path\" or \"name:/path:ro\"", m)
-		case v.bind():
-			unsafe("mounts", fmt.Sprintf("%q gives the sandbox a path of the host", m))
 		}
 	}
 	f, problems := parseFlags(o.DockerRunFlags)
 	for _, p := range problems {
 		bad("docker_run_flags", "%s", p)
 	}
-	for _, w := range f.weakens {
-		unsafe("docker_run_flags", w)
+	if !o.AllowUnsafe {
+		for _, w := range o.weaknesses(f) {
+			bad(w.key, "%s; leave it out, or set allow_unsafe = true", w.how)
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// A weakness is what a profile does to its isolation.
+type weakness struct{ key, how string }
+
+// weaknesses lists what needs AllowUnsafe.
+func (o *Options) weaknesses(f *runFlags) (list []weakness) {
+	if o.Memory == 0 && !f.given["memory"] {
+		list = append(list, weakness{"memory", "without a limit one sandbox can use up the host's memory"})
+	}
+	if o.PidsLimit == 0 && !f.given["pids-limit"] {
+		list = append(list, weakness{"pids_limit", "without a limit a fork bomb in the sandbox stops the host"})
+	}
+	for _, m := range o.Mounts {
+		if v, _ := parseVolume(m); v.bind() {
+			list = append(list, weakness{"mounts", fmt.Sprintf("%q gives the sandbox a path of the host", m)})
+		}
+	}
+	for _, w := range f.weakens {
+		list = append(list, weakness{"docker_run_flags", w})
+	}
+	return list
 }
 
 // describe tells a model what a sandbox is.

@@ -176,7 +176,7 @@ func TestValidate(t *testing.T) {
 	for _, err := range o.Validate().(interface{ Unwrap() []error }).Unwrap() {
 		keys = append(keys, err.(*backends.OptionError).Key)
 	}
-	if want := []string{"engine", "image", "pull", "memory", "pids_limit", "docker_run_flags"}; !slices.Equal(slices.Compact(keys), want) {
+	if want := []string{"engine", "image", "pull", "docker_run_flags", "memory", "pids_limit", "docker_run_flags"}; !slices.Equal(keys, want) {
 		t.Errorf("got problems with %q, want %q", keys, want)
 	}
 }
@@ -314,9 +314,18 @@ func TestCheckInfo(t *testing.T) {
 	} {
 		info := good
 		b := fakeBackend(t, func(o *Options) { c.edit(&info, o) }, newFake())
-		if err := b.checkInfo(b.engines[0], info); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+		if err := b.checkInfo(b.engines[0], kind{arch: "amd64"}, info); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want %q", err, c.want)
 		}
+	}
+}
+
+// TestCheckPodmanRuntime: Podman's API drops a runtime without a word.
+func TestCheckPodmanRuntime(t *testing.T) {
+	b := fakeBackend(t, func(o *Options) { o.Runtime = "runsc" }, newFake())
+	err := b.checkInfo(b.engines[0], kind{podman: true}, system.Info{Runtimes: map[string]system.RuntimeWithStatus{"runsc": {}}})
+	if err == nil || !strings.Contains(err.Error(), "start its service with --runtime runsc, and leave out runtime") {
+		t.Errorf("got %v", err)
 	}
 }
 

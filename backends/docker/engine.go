@@ -58,7 +58,7 @@ var _ api = (*client.Client)(nil)
 // An engine is one Docker or Podman. It is reached when it is first needed.
 type engine struct {
 	api
-	name  string // its address, for messages
+	at    func() string // its address, for messages
 	close func() error
 
 	mu      sync.Mutex
@@ -91,7 +91,7 @@ func connect(o *Options) ([]*engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("set up the client of %s: %w", addrs[0], err)
 		}
-		list = append(list, &engine{api: c, name: addrs[0], close: func() error {
+		list = append(list, &engine{api: c, at: d.addr, close: func() error {
 			return errors.Join(c.Close(), d.close())
 		}})
 	}
@@ -198,7 +198,7 @@ func (e *engine) what(ctx context.Context) (kind, error) {
 		return kind{}, explain(err)
 	}
 	if v.Os != "linux" {
-		return kind{}, fmt.Errorf("the engine at %s runs %s containers; sandboxes need Linux", e.name, cmp.Or(v.Os, "unknown"))
+		return kind{}, fmt.Errorf("the engine at %s runs %s containers; sandboxes need Linux", e.at(), cmp.Or(v.Os, "unknown"))
 	}
 	k := kind{
 		arch: goArch(v.Arch),

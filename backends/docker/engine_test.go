@@ -2,6 +2,7 @@ package docker
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -19,8 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
@@ -588,6 +589,146 @@ func TestManySandboxes(t *testing.T) {
 	})
 }
 
+// TestDaemonKilled: when the daemon is killed, the kernel closes the stream,
+// and the container goes, with its anonymous volumes.
+func TestDaemonKilled(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, host string) {
+		before := volumes(t, host)
+		img := deriveImage(t, host, "true", "VOLUME /data")
+		instance := fmt.Sprintf("test-%x", rand.Uint64())
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), "KILNTAINERS_TEST_DAEMON="+strings.Join([]string{host, img, instance}, " "))
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		line, err := bufio.NewReader(out).ReadString('\n')
+		if line != "ready\n" || err != nil {
+			cmd.Process.Kill()
+			t.Fatalf("got %q, %v", line, err)
+		}
+		if left := leftovers(t, host, instance); len(left) != 1 {
+			t.Errorf("got %q, want one container", left)
+		}
+		cmd.Process.Kill()
+		deadline := time.Now().Add(time.Minute)
+		for len(leftovers(t, host, instance)) > 0 {
+			if time.Now().After(deadline) {
+				t.Fatal("the container outlives the daemon")
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if n := volumes(t, host); n > before {
+			t.Errorf("%d anonymous volumes are left", n-before)
+		}
+	})
+}
+
+// testDaemon makes a sandbox, runs something in it, and waits to be killed.
+func testDaemon(words string) int {
+	w := strings.Fields(words)
+	o := defaults()
+	o.DockerHost, o.Image = Hosts{w[0]}, w[1]
+	b, err := Driver.Open(backends.Spec{Profile: "test", Owner: backends.Owner{Instance: w[2], Boot: "1"}}, o, discard)
+	if err == nil {
+		var s backends.Sandbox
+		if s, err = b.Create(context.Background()); err == nil {
+			go s.Exec(context.Background(), backends.Exec{Command: "setsid sleep 300 & sleep 300"})
+			fmt.Println("ready")
+			select {}
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	return 1
+}
+
+// TestSweepCreated: a container that was made and never started is swept, as
+// is one of an earlier boot that still runs; those of others stay.
+func TestSweepCreated(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, host string) {
+		b := openBackend(t, host, nil)
+		s := create(t, b)
+		e := b.engines[0]
+		for _, boot := range []string{"1", "2"} {
+			spec := b.spec
+			spec.Owner.Boot = boot
+			name := b.newName()
+			if _, err := e.create(t.Context(), newRequest(spec, b.options, name), name); err != nil {
+				t.Fatal(err)
+			}
+			defer e.remove(context.Background(), name)
+		}
+		stranger := openBackend(t, host, nil)
+		other := create(t, stranger)
+
+		found, err := Driver.Sweep(t.Context(), backends.Sweep{
+			Owner:   backends.Owner{Instance: b.spec.Owner.Instance, Boot: "2"},
+			Options: []backends.Options{b.options},
+			Log:     discard,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, l := range found {
+			if l.Kind == "container" && l.Profile == "test" && l.Removed {
+				n++
+			}
+		}
+		if n != 2 {
+			t.Errorf("got %+v, want two containers", found)
+		}
+		if left := leftovers(t, host, b.spec.Owner.Instance); len(left) != 1 {
+			t.Errorf("left are %q, want the one of this boot", left)
+		}
+		select {
+		case <-s.Done():
+		case <-time.After(time.Minute):
+			t.Error("the swept sandbox lives")
+		}
+		if got, _ := sh(t, other, "echo ok"); got != "ok\n" {
+			t.Errorf("another's sandbox: got %q", got)
+		}
+	})
+}
+
+// TestAgentBroughtAtOnce: backends that find no agent all bring it at once.
+func TestAgentBroughtAtOnce(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, host string) {
+		c := dockertest.Client(t, host)
+		var all []*Backend
+		for range 4 {
+			all = append(all, openBackend(t, host, nil))
+		}
+		if err := c.VolumeRemove(t.Context(), agentVolume(), false); err != nil && !errdefs.IsNotFound(err) {
+			t.Skipf("others use the volume of the agent on this engine right now: %v", err)
+		}
+		var wg sync.WaitGroup
+		for _, b := range all {
+			wg.Go(func() {
+				s, err := b.Create(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := s.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
 // TestAgentVolumeRemoved: a volume that was removed between two sandboxes is
 // filled again.
 func TestAgentVolumeRemoved(t *testing.T) {
@@ -602,15 +743,8 @@ func TestAgentVolumeRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := dockertest.Client(t, host)
-		users, err := c.ContainerList(t.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("volume", agentVolume()))})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(users) > 0 {
-			t.Skip("others use the volume of the agent on this engine right now")
-		}
 		if err := c.VolumeRemove(t.Context(), agentVolume(), false); err != nil {
-			t.Fatal(err)
+			t.Skipf("others use the volume of the agent on this engine right now: %v", err)
 		}
 		s := create(t, b)
 		if got, _ := sh(t, s, "echo ok"); got != "ok\n" {

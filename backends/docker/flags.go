@@ -67,13 +67,13 @@ type rawFlags struct {
 	blkioWeightDevice                                     opts.WeightdeviceOpt
 	readBps, writeBps, readIOps, writeIOps                opts.ThrottledeviceOpt
 	ulimits                                               *opts.UlimitOpt
-	mac, ip4, ip6, uts, userns, cgroupns, ipc, isolation  string
+	mac, ip4, ip6, uts, userns, cgroupns, ipc             string
 	memory, memoryReservation, kernelMemory, shm          opts.MemBytes
 	memorySwap                                            opts.MemSwapBytes
 	cpus                                                  opts.NanoCPUs
 	swappiness, pids                                      int64
 	stopTimeout                                           int
-	oomKillDisable, noHealthcheck                         bool
+	oomKillDisable                                        bool
 }
 
 // parseFlags reads docker_run_flags. Each problem names its flag and says what
@@ -85,7 +85,6 @@ func parseFlags(args []string) (f *runFlags, problems []string) {
 	bad := func(format string, a ...any) { problems = append(problems, fmt.Sprintf(format, a...)) }
 
 	err := fs.ParseAll(args, func(flag *pflag.Flag, value string) error {
-		f.given[flag.Name] = true
 		if why := refused[flag.Name]; why != "" {
 			bad("--%s: %s", flag.Name, why)
 			return nil
@@ -94,13 +93,14 @@ func parseFlags(args []string) (f *runFlags, problems []string) {
 			bad("--%s: %q: %v", flag.Name, value, err)
 			return nil
 		}
+		f.given[flag.Name] = true
 		if slices.Contains(networkFlags, flag.Name) {
 			f.wantNetwork = append(f.wantNetwork, "--"+flag.Name)
 		}
 		return nil
 	})
 	if err != nil {
-		msg := err.Error()
+		msg := err.Error() + "; docker run --help lists the flags"
 		if i := slices.IndexFunc(args, func(a string) bool {
 			return strings.HasPrefix(a, "-") && strings.Contains(strings.SplitN(a, "=", 2)[0], " ")
 		}); i >= 0 {
@@ -111,10 +111,8 @@ func parseFlags(args []string) (f *runFlags, problems []string) {
 	if rest := fs.Args(); len(rest) > 0 {
 		bad("%q is not a flag; the image is the key image, and a sandbox has no command", rest[0])
 	}
-	if len(problems) == 0 {
-		problems = f.finish(raw)
-		f.weakens = f.weaknesses()
-	}
+	problems = append(problems, f.finish(raw)...)
+	f.weakens = f.weaknesses()
 	return f, problems
 }
 
@@ -145,7 +143,7 @@ func (f *runFlags) table(r *rawFlags) *pflag.FlagSet {
 	fs.StringVarP(&c.WorkingDir, "workdir", "w", "", "")
 	fs.StringVar(&c.StopSignal, "stop-signal", "", "")
 	fs.IntVar(&r.stopTimeout, "stop-timeout", 0, "")
-	fs.BoolVar(&r.noHealthcheck, "no-healthcheck", false, "")
+	fs.Bool("no-healthcheck", false, "") // always so
 	fs.StringVar(&h.Runtime, "runtime", "", "")
 	mapping(&h.Annotations, "annotation", nil)
 

@@ -48,7 +48,7 @@ func (b *Backend) ensureImage(ctx context.Context, e *engine) (user string, err 
 
 // absent is the error of an image that is not there and may not be pulled.
 func (b *Backend) absent(e *engine) error {
-	return fmt.Errorf("the image %s is not on the engine at %s, and pull is \"never\"; pull it there, or set pull = \"missing\"", b.options.Image, e.name)
+	return fmt.Errorf("the image %s is not on the engine at %s, and pull is \"never\"; pull it there, or set pull = \"missing\"", b.options.Image, e.at())
 }
 
 // runs reports why an image cannot run on e. Podman starts a foreign one
@@ -62,7 +62,7 @@ func (e *engine) runs(ctx context.Context, name string, img image.InspectRespons
 		return fmt.Errorf("the image %s is for %s; a sandbox needs one for Linux", name, img.Os)
 	}
 	if a := goArch(img.Architecture); a != "" && a != k.arch {
-		return fmt.Errorf("the image %s is for %s, and the engine at %s runs %s; name an image for %s", name, a, e.name, k.arch, k.arch)
+		return fmt.Errorf("the image %s is for %s, and the engine at %s runs %s; name an image for %s", name, a, e.at(), k.arch, k.arch)
 	}
 	return nil
 }
@@ -193,7 +193,7 @@ func (e *engine) pullImage(ctx context.Context, name string, p *pull) error {
 	}
 	named, ok := ref.(reference.Named)
 	if !ok {
-		return fmt.Errorf("the image %s is not on the engine at %s, and an id cannot be pulled; pull it by its name", name, e.name)
+		return fmt.Errorf("the image %s is not on the engine at %s, and an id cannot be pulled; pull it by its name", name, e.at())
 	}
 	auth, err := registryAuth(named)
 	if err != nil {

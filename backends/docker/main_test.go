@@ -12,5 +12,8 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "ssh" {
 		os.Exit(fakeSSH(os.Args[1:]))
 	}
+	if words := os.Getenv("KILNTAINERS_TEST_DAEMON"); words != "" {
+		os.Exit(testDaemon(words))
+	}
 	os.Exit(dockertest.Main(m))
 }

@@ -90,7 +90,7 @@ func (s *sandbox) takeBack(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
 	if err := s.engine.remove(ctx, s.id); err != nil {
-		s.log.Error("a container is left over; it is removed at the next start", "engine", s.engine.name, "error", err)
+		s.log.Error("a container is left over; it is removed at the next start", "engine", s.engine.at(), "error", err)
 	}
 	if s.stopWait != nil {
 		s.stopWait()
@@ -143,7 +143,7 @@ func (s *sandbox) ended(ctx context.Context) error {
 	}
 	err := s.engine.remove(ctx, s.id)
 	if err != nil {
-		s.log.Error("a container could not be removed", "engine", s.engine.name, "error", err)
+		s.log.Error("a container could not be removed", "engine", s.engine.at(), "error", err)
 	}
 	switch {
 	case unreachable(err):
@@ -155,7 +155,8 @@ func (s *sandbox) ended(ctx context.Context) error {
 }
 
 // dies tells whether the container goes by itself, and then waits for the end
-// of that. One that still runs half a second after its stream ended does not.
+// of that, after which s.exit is known. One that still runs half a second after
+// its stream ended does not.
 func (s *sandbox) dies(ctx context.Context) bool {
 	over := s.over
 	for range 10 {
@@ -171,6 +172,9 @@ func (s *sandbox) dies(ctx context.Context) bool {
 		}
 		switch in, err := s.engine.ContainerInspect(ctx, s.id); {
 		case errdefs.IsNotFound(err):
+			late := time.AfterFunc(time.Second, s.stopWait)
+			defer late.Stop()
+			<-s.over
 			return true
 		case unreachable(explain(err)), err == nil && in.State != nil && in.State.Running:
 			return false

@@ -27,8 +27,8 @@ func sweep(ctx context.Context, s backends.Sweep, connect func(*Options) ([]*eng
 			continue
 		}
 		for _, e := range engines {
-			if !seen[e.name] {
-				seen[e.name] = true
+			if !seen[e.at()] {
+				seen[e.at()] = true
 				l, err := e.sweep(ctx, s)
 				found = append(found, l...)
 				errs = append(errs, err)
@@ -49,7 +49,7 @@ func (e *engine) sweep(ctx context.Context, s backends.Sweep) (found []backends.
 		Filters: filters.NewArgs(filters.Arg("label", labelInstance+"="+s.Owner.Instance)),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list containers at %s: %w", e.name, explain(err))
+		return nil, fmt.Errorf("list containers at %s: %w", e.at(), explain(err))
 	}
 	for _, c := range list {
 		// The engine's filter is not what keeps others' containers alive.
@@ -67,7 +67,7 @@ func (e *engine) sweep(ctx context.Context, s backends.Sweep) (found []backends.
 
 	volumes, err := e.VolumeList(ctx, volume.ListOptions{Filters: filters.NewArgs(filters.Arg("label", labelAgent))})
 	if err != nil {
-		return found, errors.Join(append(errs, fmt.Errorf("list volumes at %s: %w", e.name, explain(err)))...)
+		return found, errors.Join(append(errs, fmt.Errorf("list volumes at %s: %w", e.at(), explain(err)))...)
 	}
 	for _, v := range volumes.Volumes {
 		if v.Labels[labelMark] != "true" || !strings.HasPrefix(v.Name, "kilntainers-agent-") || v.Name == agentVolume() {
@@ -92,7 +92,7 @@ func (e *engine) removeLeft(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
 	if err := e.remove(ctx, id); err != nil {
-		return fmt.Errorf("remove container %.12s at %s: %w", id, e.name, err)
+		return fmt.Errorf("remove container %.12s at %s: %w", id, e.at(), err)
 	}
 	return nil
 }
