@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	atOnce     = 2                // an engine starts no more per second with a third (studies/docker.md, 1)
+	atOnce     = 2                // Docker starts 4 a second one by one, 6 in pairs, and no more in threes
 	firstDelay = time.Second      // after a failure; doubled by each that follows …
 	lastDelay  = time.Minute      // … up to this
 	forgotten  = 5 * time.Minute  // failures further apart do not add up

@@ -51,7 +51,9 @@ func TestConformance(t *testing.T) {
 				return New(b, Options{Size: 2, Log: l}), nil
 			}
 			k.tg.Destroy = func(t testing.TB, _ backends.Owner, id string) { k.fake.Kill(id, "the test ended it") }
-			// Leftovers stays nil: warm sandboxes come and go while cases run.
+			// Warm sandboxes come and go while cases run: so Leftovers stays nil,
+			// and the pool's goroutines are looked for in the other tests.
+			k.tg.Goroutines = []string{"pool.(*Pool)"}
 			backendtest.Run(t, k.tg)
 			if ids := k.fake.IDs(); len(ids) > 0 {
 				t.Errorf("left behind: %v", ids)
