@@ -9,6 +9,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS  = -s -w -X main.version=$(VERSION)
 
 FUZZTIME    ?= 30s
+BENCHTIME   ?= 1s
 GOTESTFLAGS ?=
 
 # Tools run by version, so that everybody's check is the same.
@@ -21,9 +22,12 @@ GOVULNCHECK = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 GUEST   = backends/wasm/guest
 MODULES = . $(wildcard $(GUEST))
 
+# Whose benchmarks tell what users will feel.
+BENCH = ./backends/docker ./backends/wasm ./daemon ./daemon/mcptest ./cmd/kilntainersd ./cmd/kilntainers-stdio
+
 # Other people's MCP clients, kept from one clone to the next.
 NODE_LOCK  = daemon/mcptest/node/package-lock.json
-NODE_CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kilntainers/mcptest
+NODE_CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kilntainers-test/node
 
 # What the tests can use beyond Go, as Debian 12 names it on amd64: engines and
 # what makes an image for them; the agent's compilers; an editor that saves in
@@ -83,6 +87,9 @@ fuzz: ## Run every fuzz target for FUZZTIME (30s)
 		echo "$$dir $$target"; \
 		(cd $$dir && $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) .) || exit 1; \
 	done
+
+bench: ## Measure, and compare with fork and exec on this machine
+	@$(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 30m $(BENCH) | awk -f contrib/bench.awk
 
 fuzz-list:
 	@grep -rE --include='*_test.go' '^func Fuzz' . | sed -E 's|/[^/]*:func (Fuzz[A-Za-z0-9_]*).*| \1|'

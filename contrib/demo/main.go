@@ -33,12 +33,12 @@ func main() {
 }
 
 // config is what one writes to have a sandbox for everybody: the rest has
-// defaults. The folders are the demo's own.
+// defaults. The folders are the demo's own, but what it compiles it keeps.
 const config = `
 [daemon]
 listen = ["unix:%[1]s/kilntainers.sock"]
 state_dir = "%[1]s/state"
-cache_dir = "%[1]s/cache"
+cache_dir = "%[2]s"
 
 [profiles.default]
 backend = "go_busybox"
@@ -47,7 +47,7 @@ backend = "go_busybox"
 // commands are what the client runs. They share one sandbox.
 var commands = []string{
 	`for m in clay sand ash feldspar; do echo $m; done > glaze.txt; sort glaze.txt | nl`,
-	`grep -c a glaze.txt; rm glaze.txt; ls`,
+	`wc -l < glaze.txt; uname -so; id -un`,
 }
 
 func run(ctx context.Context, out io.Writer) (err error) {
@@ -68,8 +68,12 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 
 	say("Starting the daemon with one profile, on a socket in %s …", dir)
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
 	conf := filepath.Join(dir, "kilntainers.toml")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, config, dir), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, config, dir, filepath.Join(cache, "kilntainers")), 0o600); err != nil {
 		return err
 	}
 	stopDaemon, err := startDaemon(ctx, dir, conf)
@@ -81,7 +85,9 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	say("Connecting as an MCP client does: kilntainers-stdio --profile=default …")
 	shim := exec.Command(filepath.Join(dir, "kilntainers-stdio"), "--profile=default", "--socket="+filepath.Join(dir, "kilntainers.sock"))
 	shim.Stderr = os.Stderr
-	client := mcp.NewClient(&mcp.Implementation{Name: "kilntainers-demo", Version: "1"}, nil)
+	client := mcp.NewClient(&mcp.Implementation{Name: "kilntainers-demo", Version: "1"}, &mcp.ClientOptions{
+		ProgressNotificationHandler: func(_ context.Context, req *mcp.ProgressNotificationClientRequest) { say("… %s", req.Params.Message) },
+	})
 	session, err := client.Connect(ctx, &mcp.CommandTransport{Command: shim}, nil)
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -92,8 +98,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return fmt.Errorf("list tools: %w", err)
 	}
 	for _, tool := range tools.Tools {
-		about, _, _ := strings.Cut(tool.Description, "\n")
-		say("\nIt offers the tool %s:\n  %s\n", tool.Name, about)
+		say("\nIt offers the tool %s. A model reads:\n  %.150s …\n", tool.Name, tool.Description)
 	}
 	for _, command := range commands {
 		began := time.Now()
@@ -144,7 +149,9 @@ func startDaemon(ctx context.Context, dir, conf string) (stop func() error, err 
 
 // call runs one command in the sandbox and returns what it wrote.
 func call(ctx context.Context, session *mcp.ClientSession, command string) (string, error) {
-	res, err := session.CallTool(ctx, &mcp.CallToolParams{Name: "sandbox_exec", Arguments: map[string]any{"command": command}})
+	params := &mcp.CallToolParams{Name: "sandbox_exec", Arguments: map[string]any{"command": command}}
+	params.SetProgressToken(command)
+	res, err := session.CallTool(ctx, params)
 	if err != nil {
 		return "", err
 	}

@@ -12,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kilntainers/kilntainers/backends/docker"
+	"github.com/kilntainers/kilntainers/backends/docker/dockertest"
 )
 
 // BenchmarkCall is what the daemon costs: a call of a command that does
@@ -21,12 +24,35 @@ func BenchmarkCall(b *testing.B) {
 	b.Run("shim", func(b *testing.B) {
 		c := dialShim(b, start(b))
 		b.Cleanup(c.close)
-		measure(b, c.call, func() {})
+		measure(b, func() error { return c.call("true") }, func() {})
 	})
 	b.Run("HTTP", func(b *testing.B) {
 		c := dialHTTP(b, start(b))
-		measure(b, c.call, func() {})
+		measure(b, func() error { return c.call("true") }, func() {})
 	})
+}
+
+// BenchmarkDocker is a call all the way: shim, daemon, a container and back.
+// x-host is the median divided by that of the same command by fork and exec
+// on this machine, turn about.
+func BenchmarkDocker(b *testing.B) {
+	host := dockertest.Docker(b)
+	w := startWith(b, docker.Driver, fmt.Sprintf("backend = \"docker\"\ndocker_host = %q\nimage = %q", host, dockertest.Image(b, host)))
+	c := dialShim(b, w)
+	b.Cleanup(c.close)
+	if err := c.call("true"); err != nil { // makes the container
+		b.Fatal(err)
+	}
+	var here []time.Duration
+	there := measure(b, func() error { return c.call("echo hi") }, func() {
+		began := time.Now()
+		if err := exec.Command("bash", "-c", "echo hi").Run(); err != nil {
+			b.Fatal(err)
+		}
+		here = append(here, time.Since(began))
+	})
+	slices.Sort(here)
+	b.ReportMetric(float64(there)/float64(here[len(here)/2]), "x-host")
 }
 
 // BenchmarkStart is what a client waits for when it starts the shim: from the
@@ -38,8 +64,8 @@ func BenchmarkStart(b *testing.B) {
 }
 
 // measure runs f and then, not measured, after. It reports what half and what
-// nearly all runs of f took at most.
-func measure(b *testing.B, f func() error, after func()) {
+// nearly all runs of f took at most, and returns the former.
+func measure(b *testing.B, f func() error, after func()) time.Duration {
 	var took []time.Duration
 	for b.Loop() {
 		began := time.Now()
@@ -50,13 +76,19 @@ func measure(b *testing.B, f func() error, after func()) {
 		after()
 	}
 	slices.Sort(took)
+	p50, p99 := took[len(took)/2], took[len(took)*99/100]
 	b.ReportMetric(0, "ns/op") // it would count after
-	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
-	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "p99-ns")
+	b.ReportMetric(p50.Seconds()*1000, "p50-ms")
+	b.ReportMetric(p99.Seconds()*1000, "p99-ms")
+	return p50
 }
 
 const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}`
-const callTrue = `{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"sandbox_exec","arguments":{"command":"true"}}}`
+
+// callOf is a call of sandbox_exec.
+func callOf(command string) string {
+	return fmt.Sprintf(`{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"sandbox_exec","arguments":{"command":%q}}}`, command)
+}
 
 // A line is a client on the shim's stdin and stdout.
 type line struct {
@@ -92,7 +124,7 @@ func (l *line) close() {
 	_ = l.cmd.Wait()
 }
 
-func (l *line) call() error { return l.ask(callTrue) }
+func (l *line) call(command string) error { return l.ask(callOf(command)) }
 
 func (l *line) ask(request string) error {
 	if _, err := io.WriteString(l.in, request+"\n"); err != nil {
@@ -133,7 +165,7 @@ func dialHTTP(b *testing.B, w *world) *httpLine {
 	return l
 }
 
-func (l *httpLine) call() error { return l.post(callTrue) }
+func (l *httpLine) call(command string) error { return l.post(callOf(command)) }
 
 func (l *httpLine) post(request string) error {
 	req, err := http.NewRequest(http.MethodPost, l.url, strings.NewReader(request))

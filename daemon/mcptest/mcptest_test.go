@@ -20,17 +20,36 @@ import (
 	"github.com/kilntainers/kilntainers/daemon"
 )
 
-// A world is a running daemon whose sandboxes only pretend, and the ways in.
+// A world is a running daemon, and the ways in.
 type world struct {
-	fake *backendtest.Fake
-	url  string   // its profile over HTTP
-	shim []string // the command line of a client's configuration
+	fake *backendtest.Fake // its sandboxes, which only pretend; nil with a real driver
+	url  string            // its profile over HTTP
+	shim []string          // the command line of a client's configuration
+	stop func()            // ends the daemon and waits for it
 }
 
 // start runs a daemon until the test ends, and then wants nothing left of it.
 func start(t testing.TB) *world {
 	t.Helper()
-	w := &world{fake: backendtest.NewFake(backendtest.InMemory)}
+	fake := backendtest.NewFake(backendtest.InMemory)
+	w := startWith(t, fake.Driver(), `backend = "fake"`)
+	w.fake = fake
+	t.Cleanup(func() { // before startWith's
+		w.stop()
+		if n := fake.Live(); n > 0 {
+			t.Errorf("%d sandboxes are left of the daemon", n)
+		}
+		if n := fake.Backends(); n > 0 {
+			t.Errorf("%d backends are left of the daemon", n)
+		}
+	})
+	return w
+}
+
+// startWith runs a daemon with one driver, and a profile of these keys.
+func startWith(t testing.TB, driver backends.Driver, keys string) *world {
+	t.Helper()
+	w := &world{}
 	dir := t.TempDir()
 	config := filepath.Join(dir, "kilntainers.toml")
 	socket := filepath.Join(dir, "kilntainers.sock")
@@ -42,8 +61,8 @@ func start(t testing.TB) *world {
 		allow_unauthenticated_loopback = true
 
 		[profiles.box]
-		backend = "fake"
-		`, socket, filepath.Join(dir, "state"), filepath.Join(dir, "cache")))
+		%s
+		`, socket, filepath.Join(dir, "state"), filepath.Join(dir, "cache"), keys))
 
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan []string, 1)
@@ -51,24 +70,19 @@ func start(t testing.TB) *world {
 	go func() {
 		ended <- daemon.Run(ctx, daemon.Options{
 			Config:  config,
-			Drivers: backends.Drivers{w.fake.Driver()},
+			Drivers: backends.Drivers{driver},
 			Version: "mcptest",
 			Log:     slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 			Ready:   func(addresses []string) { ready <- addresses },
 		})
 	}()
-	t.Cleanup(func() {
+	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("the daemon ended: %v", err)
 		}
-		if n := w.fake.Live(); n > 0 {
-			t.Errorf("%d sandboxes are left of the daemon", n)
-		}
-		if n := w.fake.Backends(); n > 0 {
-			t.Errorf("%d backends are left of the daemon", n)
-		}
 	})
+	t.Cleanup(w.stop)
 	select {
 	case addresses := <-ready:
 		for _, a := range addresses {
@@ -158,7 +172,7 @@ func needNode(t *testing.T) node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	installed := filepath.Join(cache, "kilntainers", "mcptest")
+	installed := filepath.Join(cache, "kilntainers-test", "node")
 	want, err := os.ReadFile("node/package-lock.json")
 	if err != nil {
 		t.Fatal(err)
