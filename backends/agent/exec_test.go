@@ -258,6 +258,19 @@ func TestStdin(t *testing.T) {
 			t.Errorf("got %+v, %q; want done", x, stdout)
 		}
 	})
+	t.Run("closed by the command before it fails", func(t *testing.T) {
+		closed := make(chan bool)
+		failing := reader(func(p []byte) (int, error) {
+			<-closed
+			time.Sleep(50 * time.Millisecond)
+			return 0, errors.New("broken")
+		})
+		_, err := b.Exec(t.Context(), Command{Exec: backends.Exec{Command: "exec <&-; echo; sleep 0.3", Stdin: failing,
+			Stdout: ready(func() { close(closed) })}})
+		if err != nil {
+			t.Errorf("got %v, want nil", err)
+		}
+	})
 	t.Run("answered line by line", func(t *testing.T) {
 		in, out := io.Pipe()
 		lines := make(chan string)
@@ -295,11 +308,13 @@ func TestStdin(t *testing.T) {
 type (
 	zeros  struct{}                    // reads for ever
 	stuck  struct{}                    // reads nothing
+	reader func(p []byte) (int, error) // reads as the function does
 	writer func(p []byte) (int, error) // writes as the function does
 )
 
 func (zeros) Read(p []byte) (int, error)     { clear(p); return len(p), nil }
 func (stuck) Read(p []byte) (int, error)     { return 0, nil }
+func (r reader) Read(p []byte) (int, error)  { return r(p) }
 func (w writer) Write(p []byte) (int, error) { return w(p) }
 
 // counter counts what is written, and notices calls that overlap.

@@ -58,10 +58,10 @@ func (s *stdin) start(c *Client, r *run, in io.Reader) {
 		frame := make([]byte, headerSize+maxData)
 		for empty := 0; empty < 100; empty++ {
 			n, err := in.Read(frame[headerSize:])
+			if !s.take(n) {
+				return
+			}
 			if n > 0 {
-				if !s.take(n) {
-					return
-				}
 				appendHeader(frame[:0], frameStdin, r.id, n)
 				c.write(context.Background(), frame[:headerSize+n])
 				empty = 0
@@ -80,7 +80,7 @@ func (s *stdin) start(c *Client, r *run, in io.Reader) {
 }
 
 // take waits until the agent has room for n bytes more. It returns false when
-// no more is wanted.
+// nothing more is wanted, nor the error that ends it.
 func (s *stdin) take(n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

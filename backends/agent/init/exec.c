@@ -144,6 +144,7 @@ void exec_start(uint32_t id, uint8_t *payload, size_t n)
 		return;
 	}
 
+	uint64_t kills = memory_kills();
 	int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1}, report[2] = {-1, -1};
 	pid_t supervisor = -1;
 	if ((!(c.flags & EXEC_STDIN) || pipe2(in, O_CLOEXEC) == 0) && pipe2(out, O_CLOEXEC) == 0 &&
@@ -182,7 +183,7 @@ void exec_start(uint32_t id, uint8_t *payload, size_t n)
 		.in = {.fd = in[1], .window = STDIN_WINDOW},
 		.out = {.fd = out[0]},
 		.err = {.fd = err[0]},
-		.kills = memory_kills(),
+		.kills = kills,
 		.alone = alone,
 	};
 	if (x == execs + top)

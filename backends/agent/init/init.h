@@ -69,8 +69,9 @@ uint64_t channel_heard(void);       // when the host was heard last
 uint32_t get32(const uint8_t *p);
 void put32(uint8_t *p, uint32_t v);
 
-// exec.c. A frame for an id that does not run comes late: it is ignored.
-enum { MAX_DRAINS = 512, MAX_WATCHED = 4 * MAX_EXECS + MAX_DRAINS };
+// exec.c. A frame for an id that does not run comes late: it is ignored. At
+// most 4 * MAX_EXECS + MAX_DRAINS descriptors: fewer than the usual 1024.
+enum { MAX_DRAINS = 448, MAX_WATCHED = 4 * MAX_EXECS + MAX_DRAINS };
 
 void exec_start(uint32_t id, uint8_t *payload, size_t n);
 void exec_stdin(uint32_t id, const uint8_t *payload, size_t n);
