@@ -380,6 +380,8 @@ func (s *stream) next() (ev event, err error) {
 	if err := json.Unmarshal(msg, &end); err != nil {
 		return ev, fmt.Errorf("the last frame is not an end: %w", err)
 	}
+	// The end of the answer too, so that its connection can be used again.
+	s.body.Read(s.header[:1])
 	if end.Error != nil {
 		return ev, &rpcError{Code: oneLine(end.Error.Code), Message: oneLine(end.Error.Message), Status: http.StatusOK}
 	}
