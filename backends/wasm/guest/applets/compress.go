@@ -86,6 +86,10 @@ func compressTool(c *Ctx) {
 	kind, decompress, stdout := c.name, false, false
 	keep := false
 	switch c.name {
+	case "gunzip", "zcat":
+		c.name = "gzip" // they are scripts that run gzip
+	}
+	switch c.call.Args[0][strings.LastIndexByte(c.call.Args[0], '/')+1:] {
 	case "gunzip":
 		kind, decompress = "gzip", true
 	case "zcat":

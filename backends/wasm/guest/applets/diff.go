@@ -330,6 +330,9 @@ func diff(c *Ctx) {
 		c.extra(o.args[2])
 	}
 	a, b := o.args[0], o.args[1]
+	if a == "-" && b == "-" {
+		return
+	}
 	ia, errA := statOr(a)
 	ib, errB := statOr(b)
 	if errA != nil && !(d.newFile && errB == nil) {

@@ -518,7 +518,6 @@ func (g *grepper) file(name string, r io.Reader) {
 	switch {
 	case g.listWithout:
 		g.name(name)
-		g.found = true
 	case g.count && !g.listWith && !g.quiet:
 		if g.withName {
 			c.print(g.colored(name, "35"))

@@ -135,6 +135,10 @@ func (o *options) longOpt(text string) bool {
 	case len(hits) == 0 && name == "help":
 		o.c.help()
 	case len(hits) == 0 && name == "version":
+		if o.c.name == "sed" { // configure scripts look for this
+			o.c.println("This is not GNU sed version 4.8")
+			o.c.exit(0)
+		}
 		o.c.println(o.c.name + " (kilntainers)")
 		o.c.exit(0)
 	case len(hits) == 0:

@@ -711,7 +711,7 @@ func (x *xargser) read(r io.Reader, eof string) {
 	for b := range lines(r) {
 		line := strings.TrimSuffix(string(b), "\n")
 		if x.replace != "" {
-			if t := strings.TrimLeft(line, " \t"); t != "" {
+			if t := strings.TrimLeft(line, " \t\v\f\r"); t != "" {
 				x.item(x.unquote(t), true)
 			}
 			continue

@@ -38,6 +38,7 @@ type sedCmd struct {
 	code    int           // q, Q exit status; l width
 	out     *bufio.Writer
 	inRange bool
+	started bool // a range that begins at a line number begins once
 	endLine int
 }
 
@@ -361,17 +362,10 @@ func (p *sedParser) text(c *sedCmd) error {
 	if p.peek() == '\\' {
 		p.i++
 		save := p.i
-		p.blanks()
-		if p.peek() == '\n' {
+		if p.blanks(); p.peek() == '\n' {
 			p.i++
 		} else {
-			p.i = save
-			if p.i < len(p.src) && p.src[p.i] != '\n' { // one-liner that keeps its blanks
-				p.blanks()
-				if p.peek() == '\\' {
-					p.i++
-				}
-			}
+			p.i = save // text on the same line keeps its blanks
 		}
 		if p.i > len(p.src) {
 			return p.errorf("expected \\ after `a', `c' or `i'")
@@ -383,8 +377,8 @@ func (p *sedParser) text(c *sedCmd) error {
 		p.i++
 		if ch == '\\' {
 			if p.i < len(p.src) {
-				if k := strings.IndexByte("tfv", p.src[p.i]); k >= 0 {
-					b.WriteByte("\t\f\v"[k])
+				if k := strings.IndexByte("tfvnra", p.src[p.i]); k >= 0 {
+					b.WriteByte("\t\f\v\n\r\a"[k])
 				} else {
 					b.WriteByte(p.src[p.i])
 				}
@@ -577,7 +571,6 @@ type sedState struct {
 	suffix   string
 	end      byte
 	width    int
-	sandbox  bool
 
 	in      *bufio.Reader
 	names   []string // files still to read
@@ -591,15 +584,15 @@ type sedState struct {
 	space   []byte
 	hold    []byte
 	appends []func()
+	open    map[*bufio.Writer]bool // a line without newline is the last thing written
 	lastRE  *regex.Regexp
 	subst   bool
-	eof     bool
 	quit    bool
 }
 
 func sed(c *Ctx) {
 	o := c.options("nrEe:f:i::sl:zub", "quiet=n silent=n regexp-extended=E expression=e file=f in-place=i separate=s line-length=l null-data=z unbuffered=u posix debug follow-symlinks sandbox binary=b")
-	s := &sedState{c: c, end: '\n', width: 70, files: map[string]*bufio.Writer{}, readers: map[string]*lineSource{}, out: c.out}
+	s := &sedState{c: c, end: '\n', width: 70, files: map[string]*bufio.Writer{}, readers: map[string]*lineSource{}, open: map[*bufio.Writer]bool{}, out: c.out}
 	p := &sedParser{labels: map[string]int{}}
 	type chunk struct {
 		text, source string
@@ -714,7 +707,7 @@ func (s *sedState) file(name string) *bufio.Writer {
 func (s *sedState) run(args []string) {
 	c := s.c
 	if s.inPlace && len(args) == 0 {
-		return
+		c.die("no input files")
 	}
 	files := orStdin(args)
 	if s.separate {
@@ -722,7 +715,7 @@ func (s *sedState) run(args []string) {
 			if s.inPlace {
 				s.editFile(f)
 			} else {
-				s.names, s.line, s.eof = []string{f}, 0, false
+				s.restart(f)
 				s.all()
 			}
 			if s.quit {
@@ -737,6 +730,14 @@ func (s *sedState) run(args []string) {
 		w.Flush()
 	}
 	c.flush()
+}
+
+// restart makes name the only input: lines and ranges begin again.
+func (s *sedState) restart(name string) {
+	s.names, s.line = []string{name}, 0
+	for _, c := range s.cmds {
+		c.inRange, c.started, c.endLine = false, false, 0
+	}
 }
 
 // editFile is -i: the output replaces the file.
@@ -758,7 +759,7 @@ func (s *sedState) editFile(name string) {
 		s.c.dieCode(4, "couldn't open temporary file %s: %s", tmp, Strerror(err))
 	}
 	s.out = bufio.NewWriterSize(f, 32<<10)
-	s.names, s.line, s.eof = []string{name}, 0, false
+	s.restart(name)
 	s.all()
 	// After q the rest of the file is kept.
 	if s.in != nil {
@@ -853,16 +854,31 @@ func (s *sedState) next(b []byte) ([]byte, bool) {
 // last reports whether the current line is the last one.
 func (s *sedState) last() bool { return !s.fill() }
 
+// put writes a line. A line that came without a newline goes out without one;
+// it gets it if anything follows.
 func (s *sedState) put(w *bufio.Writer, b []byte) {
-	w.Write(b)
-	// Only the very last line may lack its newline.
-	if !s.missing || !s.last() || w != s.out {
+	s.complete(w).Write(b)
+	if s.missing {
+		s.open[w] = true
+	} else {
 		w.WriteByte(s.end)
 	}
 }
 
-// emit prints a line to the output, first ending one that lacked its newline.
+// complete ends a line that went out without its newline.
+func (s *sedState) complete(w *bufio.Writer) *bufio.Writer {
+	if s.open[w] {
+		w.WriteByte(s.end)
+		delete(s.open, w)
+	}
+	return w
+}
+
+// emit prints a line to the output.
 func (s *sedState) emit(b []byte) { s.put(s.out, b) }
+
+// write prints other text to the output.
+func (s *sedState) write(text string) { s.complete(s.out).WriteString(text) }
 
 func (s *sedState) all() {
 	for !s.quit {
@@ -887,9 +903,6 @@ func (s *sedState) flushAppends() {
 	if len(s.appends) == 0 {
 		return
 	}
-	if s.missing && s.last() && !s.quiet {
-		s.out.WriteByte(s.end)
-	}
 	for _, f := range s.appends {
 		f()
 	}
@@ -909,15 +922,15 @@ func (s *sedState) cycle() bool {
 		}
 		switch c.name {
 		case '=':
-			fmt.Fprintf(s.out, "%d\n", s.line)
+			s.write(strconv.Itoa(s.line) + "\n")
 		case 'a':
 			text := c.text
-			s.appends = append(s.appends, func() { s.out.WriteString(text) })
+			s.appends = append(s.appends, func() { s.write(text) })
 		case 'i':
-			s.out.WriteString(c.text)
+			s.write(c.text)
 		case 'c':
 			if c.a2 == nil || c.not || !c.inRange {
-				s.out.WriteString(c.text)
+				s.write(c.text)
 			}
 			s.endCycle(false)
 			return false
@@ -948,11 +961,7 @@ func (s *sedState) cycle() bool {
 		case 'e':
 			s.execute(c)
 		case 'F':
-			if s.name == "-" {
-				fmt.Fprintln(s.out, "-")
-			} else {
-				fmt.Fprintln(s.out, s.name)
-			}
+			s.write(s.name + "\n")
 		case 'g':
 			s.space = append(s.space[:0], s.hold...)
 		case 'G':
@@ -992,8 +1001,7 @@ func (s *sedState) cycle() bool {
 			if i < 0 {
 				s.emit(s.space)
 			} else {
-				s.out.Write(s.space[:i])
-				s.out.WriteByte('\n')
+				s.write(string(s.space[:i+1]))
 			}
 		case 'q':
 			s.c.code = c.code
@@ -1038,11 +1046,11 @@ func (s *sedState) cycle() bool {
 
 func (s *sedState) copyFile(name string) {
 	if name == "/dev/stdin" {
-		io.Copy(s.out, s.c.in)
+		io.Copy(s.complete(s.out), s.c.in)
 		return
 	}
 	if f, err := os.Open(name); err == nil {
-		io.Copy(s.out, f)
+		io.Copy(s.complete(s.out), f)
 		f.Close()
 	}
 }
@@ -1058,7 +1066,7 @@ func (s *sedState) readLine(name string) {
 		s.readers[name] = src
 	}
 	if line, ok := src.next(); ok {
-		s.appends = append(s.appends, func() { s.out.WriteString(line + string(s.end)) })
+		s.appends = append(s.appends, func() { s.write(line + string(s.end)) })
 	}
 }
 
@@ -1114,7 +1122,15 @@ func (s *sedState) selected(c *sedCmd) bool {
 }
 
 func (s *sedState) startRange(c *sedCmd) bool {
-	if c.a1.kind == '0' || !s.matches(c.a1) {
+	switch {
+	case c.a1.kind == '0':
+		return false
+	case c.a1.kind == 'n': // also when that line was skipped by other commands
+		if c.started || s.line < c.a1.n {
+			return false
+		}
+		c.started = true
+	case !s.matches(c.a1):
 		return false
 	}
 	switch c.a2.kind {
@@ -1227,6 +1243,7 @@ func (s *sedState) list(width int) {
 		width = s.width
 	}
 	col := 0
+	s.complete(s.out)
 	add := func(t string) {
 		if width > 1 && col+len(t) > width-1 {
 			s.out.WriteString("\\\n")
@@ -1251,7 +1268,7 @@ func (s *sedState) list(width int) {
 // execute is the e command.
 func (s *sedState) execute(c *sedCmd) {
 	if c.text != "" {
-		s.out.WriteString(s.shell(c.text))
+		s.write(s.shell(c.text))
 		return
 	}
 	s.space = []byte(strings.TrimSuffix(s.shell(string(s.space)), "\n"))

@@ -98,6 +98,8 @@ func tarTool(c *Ctx) {
 			t.auto = true
 		case "k":
 			t.keepOld = true
+		case "overwrite":
+			t.overwrite = true
 		case "skip-old-files":
 			t.skipOld = true
 		case "O":
@@ -568,6 +570,11 @@ func (t *tarrer) read() {
 		p = nil
 	}
 	switch {
+	case len(head) == 0 && t.packing != "":
+		c.flush()
+		fmt.Fprintf(c.err, "\n%s: stdin: unexpected end of file\n", t.packing)
+		c.warn("Child returned status 1")
+		c.dieCode(2, "Error is not recoverable: exiting now")
 	case p != nil:
 		z, err := p.reader(br)
 		if err != nil {
@@ -631,6 +638,7 @@ func (t *tarrer) read() {
 func (t *tarrer) wanted(name string, seen map[string]bool) bool {
 	clean := strings.TrimSuffix(name, "/")
 	if t.excluded(clean) {
+		seen[clean] = true
 		return false
 	}
 	if len(t.members) == 0 {
@@ -736,7 +744,7 @@ func (t *tarrer) extract(tr *tar.Reader, h *tar.Header) {
 			fail("open", errors.New("Is a directory"))
 			return
 		}
-	} else if exists {
+	} else if exists && !(t.overwrite && old.IsRegular()) && !(h.Typeflag == tar.TypeLink && t.memberName(h.Linkname) == disk) {
 		os.Remove(disk)
 	}
 	switch h.Typeflag {
@@ -749,6 +757,9 @@ func (t *tarrer) extract(tr *tar.Reader, h *tar.Header) {
 		target := h.Linkname
 		for range t.strip {
 			_, target, _ = strings.Cut(target, "/")
+		}
+		if t.memberName(target) == disk && exists {
+			return
 		}
 		if err := os.Link(t.memberName(target), disk); err != nil {
 			var le *os.LinkError

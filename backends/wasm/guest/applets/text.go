@@ -859,7 +859,7 @@ func (c *Ctx) fill(words []string, first, rest string, width int) {
 		for j := i; j < n; j++ {
 			length += textWidth(words[j])
 			if j > i {
-				length += 1 + sentence(words[j-1])
+				length++
 			}
 			if length > width && j > i {
 				break
@@ -868,10 +868,6 @@ func (c *Ctx) fill(words []string, first, rest string, width int) {
 			if j < n-1 {
 				d := int64(goal - length)
 				cost = d*d*100 + lineCost(words, j)
-				if next := next[j+1]; j+1 < n && next < n {
-					// lines of like length are better
-					cost += 0
-				}
 			}
 			if v := cost + best[j+1]; v < best[i] {
 				best[i], next[i] = v, j+1
@@ -885,16 +881,13 @@ func (c *Ctx) fill(words []string, first, rest string, width int) {
 		}
 		for j := i; j < next[i]; j++ {
 			if j > i {
-				line += strings.Repeat(" ", 1+sentence(words[j-1]))
+				line += " "
 			}
 			line += words[j]
 		}
 		c.println(line)
 	}
 }
-
-// sentence is 1 after a word that ends one: it gets two spaces.
-func sentence(w string) int { return 0 }
 
 // lineCost favours breaks after sentences and punctuation.
 func lineCost(words []string, j int) int64 {
