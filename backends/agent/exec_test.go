@@ -36,7 +36,7 @@ func TestExit(t *testing.T) {
 	good := file("good", "#!/bin/sh\necho good $1\n", 0o755)
 	command := func(s string) backends.Exec { return backends.Exec{Command: s} }
 	args := func(s ...string) backends.Exec { return backends.Exec{Args: s} }
-	const tooLong = "Argument list too long (131071 bytes for one argument, about 2 MiB in all)\n"
+	const tooLong = "argument list too long (131071 bytes for one argument, about 2 MiB in all)\n"
 	const zero = "kilntainers: cannot run the command: a zero byte in an argument, a variable or the directory\n"
 
 	for _, test := range []struct {

@@ -133,10 +133,10 @@ type request struct {
 	env   map[string]string
 }
 
-// Reasons for which a request cannot be put in a frame. They are worded as the
-// kernel's, which would say the same a little later.
+// Reasons for which a request cannot be put in a frame. The agent says the same
+// of one that the kernel refuses.
 var (
-	errTooLong = errors.New("Argument list too long (131071 bytes for one argument, about 2 MiB in all)")
+	errTooLong = errors.New("argument list too long (131071 bytes for one argument, about 2 MiB in all)")
 	errZero    = errors.New("a zero byte in an argument, a variable or the directory")
 	errName    = errors.New("an environment variable without a name, or with = in it")
 )

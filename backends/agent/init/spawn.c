@@ -140,7 +140,7 @@ static const char *explain(const char *path, int error)
 	if (error == ENOENT && access(path, F_OK) == 0)
 		return "the interpreter or loader that it needs does not exist";
 	if (error == E2BIG)
-		return "Argument list too long (131071 bytes for one argument, about 2 MiB in all)";
+		return "argument list too long (131071 bytes for one argument, about 2 MiB in all)";
 	return strerror(error);
 }
 
