@@ -34,7 +34,7 @@ func (l *linear) Reallocate(size uint64) []byte {
 	if !l.made {
 		l.made = true
 		size = max(size, l.p.program.size)
-	} else if size > uint64(len(l.all)) || !l.p.grow(int64(size-l.size)) {
+	} else if !l.p.grow(int64(size-l.size), size <= uint64(len(l.all))) {
 		return nil
 	}
 	l.size = size
@@ -50,11 +50,11 @@ func (l *linear) Free() {
 	}
 }
 
-// grow charges more memory to the process.
-func (p *Proc) grow(n int64) bool {
+// grow charges more memory to the process, if there is room for it.
+func (p *Proc) grow(n int64, room bool) bool {
 	p.sb.mu.Lock()
 	defer p.sb.mu.Unlock()
-	if !p.sb.charge(n) {
+	if !room || !p.sb.charge(n) {
 		p.refused = true
 		return false
 	}
