@@ -8,13 +8,27 @@ import (
 	"strings"
 
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/applets"
+	"github.com/kilntainers/kilntainers/backends/wasm/guest/sys"
 )
 
 // Main is the program sh, bash or ash. self is the file of this program, which
 // runs scripts without #!.
 func Main(args, env []string, self string) int {
 	s := New(args[0], env, self)
-	return s.main(args[1:])
+	status := s.main(args[1:])
+	s.outlive(status)
+	return status
+}
+
+// outlive stays for the background subshells that run on goroutines of this
+// process, when the script is over. Nobody waits for that.
+func (s *Shell) outlive(status int) {
+	for _, j := range s.jobs {
+		if !j.finished() && s.shared.subs[j.pid] != nil {
+			sys.Detach(status)
+			<-j.done
+		}
+	}
 }
 
 func (s *Shell) main(args []string) int {
