@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,7 +160,7 @@ func flagFiles(t *testing.T) string {
 type recorder struct {
 	socket string
 	client *client.Client
-	last   []byte
+	last   atomic.Pointer[[]byte]
 }
 
 func newRecorder(t *testing.T) *recorder {
@@ -175,7 +176,8 @@ func newRecorder(t *testing.T) *recorder {
 		switch {
 		case strings.HasSuffix(req.URL.Path, "/_ping"):
 		case strings.HasSuffix(req.URL.Path, "/containers/create"):
-			r.last, _ = io.ReadAll(req.Body)
+			body, _ := io.ReadAll(req.Body)
+			r.last.Store(&body)
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusCreated)
 			io.WriteString(w, `{"Id":"abc","Warnings":[]}`)
@@ -218,9 +220,9 @@ func (r *recorder) cli(t *testing.T, cli string, args []string) any {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, cli, slices.Concat([]string{"-H", "unix://" + r.socket, "create"}, args, []string{"img:1"})...)
 	cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+filepath.Dir(r.socket))
-	r.last = nil
+	r.last.Store(nil)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		if r.last != nil || cmd.ProcessState.ExitCode() < 0 {
+		if r.last.Load() != nil || cmd.ProcessState.ExitCode() < 0 {
 			t.Fatalf("%s: %v: %s", cmd, err, out)
 		}
 		return "refused"
@@ -233,7 +235,7 @@ func (r *recorder) cli(t *testing.T, cli string, args []string) any {
 func (r *recorder) body(t *testing.T, args []string) any {
 	t.Helper()
 	var b map[string]any
-	if err := json.Unmarshal(r.last, &b); err != nil {
+	if err := json.Unmarshal(*r.last.Load(), &b); err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range []string{"Image", "AttachStdout", "AttachStderr"} {
