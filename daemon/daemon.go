@@ -98,7 +98,7 @@ func Run(ctx context.Context, o Options) error {
 	d.table = newTable(owner, o.Version, newMetrics(), o.Log)
 	d.reloader = &reloader{
 		path: o.Config, drivers: o.Drivers, table: d.table, access: d.access, log: o.Log,
-		notify: d.notify, ask: make(chan chan<- ReloadResult),
+		notify: d.notify, summary: d.summary, ask: make(chan chan<- ReloadResult),
 	}
 	d.sweep(ctx, conf)
 	d.reloader.start(conf, problems)
@@ -137,12 +137,15 @@ func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners []*
 	g.Go(func() error { return d.reloader.loop(gctx) })
 	g.Go(func() error { return d.watch(gctx) })
 	g.Go(func() error { return d.reloadOnSignal(gctx) })
+	if len(listeners) > 0 {
+		g.Go(func() error { return d.watchdog(gctx, listeners[0]) })
+	}
 	if after := conf.Daemon.ExitWhenIdle; after > 0 && slices.ContainsFunc(listeners, func(l *listener) bool { return !l.own }) {
 		g.Go(func() error { return d.exitWhenIdle(gctx, after) })
 	}
 
 	d.log.Info("started", "version", d.opts.Version, "listen", d.addresses, "config", d.reloader.status().Files)
-	d.notify(notifyReady(d.reloader.summary()))
+	d.notify(notifyReady(d.summary()))
 	if d.opts.Ready != nil {
 		d.opts.Ready(d.addresses)
 	}

@@ -28,6 +28,7 @@ type reloader struct {
 	access  *access
 	log     *slog.Logger
 	notify  func(state string) // tells the service manager
+	summary func() string      // the daemon's state in one line, for it
 	changed func(*profiles.Config)
 	ask     chan chan<- ReloadResult
 

@@ -157,6 +157,13 @@ func (t *table) lookup(name string) *endpoint {
 	return nil
 }
 
+// served counts the profiles in service.
+func (t *table) served() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.conf.Profiles)
+}
+
 // all returns every endpoint in name order, those out of service too.
 func (t *table) all() []*endpoint {
 	t.mu.Lock()
