@@ -25,9 +25,9 @@ MODULES = . $(wildcard $(GUEST))
 # Whose benchmarks tell what users will feel.
 BENCH = ./backends/docker ./backends/wasm ./daemon ./daemon/mcptest ./cmd/kilntainersd ./cmd/kilntainers-stdio
 
-# Other people's MCP clients, kept from one clone to the next.
-NODE_LOCK  = daemon/mcptest/node/package-lock.json
-NODE_CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kilntainers-test/node
+# Other people's MCP clients, and E2B's SDK, kept from one clone to the next.
+NODE_CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kilntainers-test
+NODE_TOOLS = daemon/mcptest/node:node backends/e2b/e2btest/node:e2b
 
 # What the tests can use beyond Go, as Debian 12 names it on amd64: engines and
 # what makes an image for them; the agent's compilers; an editor that saves in
@@ -71,13 +71,15 @@ setup-test: ## Install what the tests can use beyond Go (Debian on amd64, as roo
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(TEST_PACKAGES)
 
 node-tools:
-	@if cmp -s $(NODE_LOCK) $(NODE_CACHE)/package-lock.json; then exit 0; fi; \
-	if ! command -v npm >/dev/null; then echo 'There is no npm here, so tests with MCP clients of other people will be skipped: install Node.'; exit 0; fi; \
-	echo 'Installing MCP clients of other people into $(NODE_CACHE) …'; \
-	rm -rf '$(NODE_CACHE).new' && mkdir -p '$(NODE_CACHE).new' && cp daemon/mcptest/node/{package.json,.npmrc} '$(NODE_CACHE).new' && \
-	cp $(NODE_LOCK) '$(NODE_CACHE).new' && npm --prefix '$(NODE_CACHE).new' --silent ci && \
-	rm -rf '$(NODE_CACHE)' && mv '$(NODE_CACHE).new' '$(NODE_CACHE)' || \
-	echo 'That did not work, so tests with them will be skipped.'
+	@for tools in $(NODE_TOOLS); do \
+		from=$${tools%:*} into=$(NODE_CACHE)/$${tools#*:}; \
+		if cmp -s $$from/package-lock.json $$into/package-lock.json; then continue; fi; \
+		if ! command -v npm >/dev/null; then echo "There is no npm here, so tests with what $$from names will be skipped: install Node."; continue; fi; \
+		echo "Installing what $$from names into $$into …"; \
+		rm -rf $$into.new && mkdir -p $$into.new && cp $$from/{package.json,package-lock.json,.npmrc} $$into.new && \
+		npm --prefix $$into.new --silent ci && rm -rf $$into && mv $$into.new $$into || \
+		echo 'That did not work, so tests with it will be skipped.'; \
+	done
 
 ##### Look closer
 
