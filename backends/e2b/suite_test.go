@@ -22,6 +22,11 @@ func target(s *e2btest.Service) backendtest.Target {
 	return backendtest.Target{
 		Driver:    Driver,
 		Options:   func(testing.TB) backends.Options { return optionsFor(s) },
+		Failing: func(testing.TB) backends.Options {
+			o := optionsFor(s)
+			o.Template = "no-such-template"
+			return o
+		},
 		Leftovers: func(_ testing.TB, o backends.Owner) []string { return s.Leftovers(o.Instance) },
 		Destroy: func(t testing.TB, _ backends.Owner, id string) {
 			if !s.Kill(id) {

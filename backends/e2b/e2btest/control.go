@@ -48,6 +48,9 @@ func (s *Service) control() *http.ServeMux {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	m.HandleFunc("POST /sandboxes/{id}/timeout", s.withBox(s.setTimeout))
+	m.HandleFunc("POST /v2/sandboxes/{id}/connect", s.withBox(func(w http.ResponseWriter, _ *http.Request, b *box) {
+		json.NewEncoder(w).Encode(s.sandbox(b))
+	}))
 	m.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusBadRequest, "no matching operation was found")
 	})
@@ -109,11 +112,18 @@ func (s *Service) create(w http.ResponseWriter, r *http.Request, v2 bool) {
 		return
 	}
 	w.WriteHeader(http.StatusCreated)
-	out := map[string]any{"sandboxID": b.id, "templateID": in.Template, "clientID": "deprecated", "envdVersion": envdVersion, "domain": nil}
+	json.NewEncoder(w).Encode(s.sandbox(b))
+}
+
+// sandbox is Sandbox, the answer to a creation.
+func (s *Service) sandbox(b *box) map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[string]any{"sandboxID": b.id, "templateID": b.in.Template, "clientID": "deprecated", "envdVersion": envdVersion, "domain": nil}
 	if b.token != "" {
 		out["envdAccessToken"] = b.token
 	}
-	json.NewEncoder(w).Encode(out)
+	return out
 }
 
 // detail is SandboxDetail, and but for the token ListedSandbox.
