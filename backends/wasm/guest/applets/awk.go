@@ -73,12 +73,21 @@ func awk(c *Ctx) {
 	}
 	code, err := interp.ExecProgram(prog, &interp.Config{
 		Stdin: c.in, Output: c.out, Error: c.err, Argv0: "awk", Args: args, Vars: vars, Funcs: funcs,
-		ShellCommand: []string{"sh", "-c"}, Environ: awkEnviron(), Chars: true,
+		ShellCommand: []string{shell(), "-c"}, Environ: awkEnviron(), Chars: true,
 	})
 	if err != nil {
 		c.dieCode(2, "%s", awkError(err))
 	}
 	c.code = code
+}
+
+// shell is the path of sh; os/exec cannot search for it on WASI.
+func shell() string {
+	p, err := lookPath("sh", os.Getenv("PATH"))
+	if err != nil {
+		return "/bin/sh"
+	}
+	return p
 }
 
 func awkEnviron() []string {

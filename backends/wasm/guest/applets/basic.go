@@ -2,9 +2,9 @@ package applets
 
 import (
 	"bytes"
-	crand "crypto/rand"
+	"encoding/binary"
 	"io"
-	"math/big"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -426,7 +426,7 @@ func mktemp(c *Ctx) {
 func randomName(n int) string {
 	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	b := make([]byte, n)
-	crand.Read(b)
+	sys.Random(b)
 	for i := range b {
 		b[i] = letters[int(b[i])%len(letters)]
 	}
@@ -439,11 +439,14 @@ func randomInt(n int64) int64 {
 	if n <= 1 {
 		return 0
 	}
-	v, err := crand.Int(crand.Reader, big.NewInt(n))
-	if err != nil {
-		return 0
+	var b [8]byte
+	limit := math.MaxUint64 - math.MaxUint64%uint64(n) // below it every result is as likely
+	for {
+		sys.Random(b[:])
+		if v := binary.LittleEndian.Uint64(b[:]); v < limit {
+			return int64(v % uint64(n))
+		}
 	}
-	return v.Int64()
 }
 
 func rev(c *Ctx) {

@@ -2,6 +2,7 @@ package applets
 
 import (
 	"compress/bzip2"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,6 @@ import (
 
 	bzip2w "github.com/dsnet/compress/bzip2"
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/sys"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"

@@ -23,7 +23,6 @@ package sh
 import (
 	"bytes"
 	"cmp"
-	crand "crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -140,7 +139,7 @@ func (sh *shared) random() uint32 {
 	defer sh.mu.Unlock()
 	if sh.rng == nil { // never at start: the state would be part of the snapshot
 		var b [16]byte
-		crand.Read(b[:])
+		sys.Random(b[:])
 		sh.rng = rand.NewPCG(binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:]))
 	}
 	return uint32(sh.rng.Uint64() >> 20)

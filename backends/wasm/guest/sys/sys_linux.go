@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"io"
 	"io/fs"
 	"os"
 	"os/signal"
@@ -213,4 +214,17 @@ func Pipe() (r, w *os.File, err error) { return os.Pipe() }
 func Inherited(fd int) bool {
 	flags, _, no := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0)
 	return no == 0 && flags&syscall.FD_CLOEXEC == 0
+}
+
+// Random fills b from the kernel. Generators with a state of their own would
+// give the same numbers in every process that starts from one snapshot.
+func Random(b []byte) {
+	f, err := os.Open("/dev/urandom")
+	if err == nil {
+		_, err = io.ReadFull(f, b)
+		f.Close()
+	}
+	if err != nil {
+		panic(err)
+	}
 }

@@ -392,3 +392,15 @@ func Inherited(fd int) bool {
 	syscall.Close(int(n))
 	return true
 }
+
+//go:wasmimport wasi_snapshot_preview1 random_get
+//go:noescape
+func randomGet(buf unsafe.Pointer, n uint32) uint32
+
+// Random fills b from the kernel. Generators with a state of their own would
+// give the same numbers in every process that starts from one snapshot.
+func Random(b []byte) {
+	if len(b) > 0 && randomGet(unsafe.Pointer(&b[0]), uint32(len(b))) != 0 {
+		panic("random_get failed")
+	}
+}
