@@ -42,6 +42,7 @@ type node struct {
 	ino                 uint64
 	mode                uint32
 	nlink, opens        int
+	freed               bool
 	atime, mtime, ctime int64 // nanoseconds
 
 	data content  // regular file
@@ -190,9 +191,10 @@ func (fs *fileSystem) unlink(dir *node, name string) {
 
 // drop frees n when it has neither a name nor an opener.
 func (fs *fileSystem) drop(n *node) {
-	if n.nlink > 0 || n.opens > 0 {
+	if n.nlink > 0 || n.opens > 0 || n.freed {
 		return
 	}
+	n.freed = true // a removed directory can still be somebody's working directory, and so be opened
 	n.data.free(&fs.quota)
 	fs.quota.give(int64(len(n.target)))
 	n.target = ""
