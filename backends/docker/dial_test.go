@@ -333,6 +333,9 @@ func fakeSSH(args []string) int {
 			return 255
 		}
 		go func() {
+			if _, err := os.Stat(there); err != nil {
+				fmt.Fprintln(os.Stderr, "channel 1: open failed: connect failed: open failed")
+			}
 			forward(c, there)
 			c.Close()
 		}()
@@ -414,7 +417,19 @@ func TestSSHRefused(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := newDialer([]string{"ssh://refuse.test"}, "podman").dial(ctx); err == nil {
+	if _, err := d.dial(ctx); err == nil {
 		t.Error("got no error")
+	}
+
+	// ssh lets us in, and there is no engine.
+	o := defaults()
+	o.DockerHost = Hosts{"ssh://engine.test/no/such.sock"}
+	b, err := Driver.Open(backends.Spec{Profile: "p"}, o, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Check(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "ssh cannot reach /no/such.sock at the other side: ") {
+		t.Errorf("got %v", err)
 	}
 }

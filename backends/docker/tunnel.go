@@ -62,7 +62,7 @@ func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
 		// ssh makes the socket once it is let in at the other side.
 		c, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(t.dir, "s"))
 		if err == nil {
-			return c, nil
+			return &tunnelConn{Conn: c, socket: t.socket, said: t.said}, nil
 		}
 		select {
 		case <-t.exited:
@@ -72,6 +72,24 @@ func (t *tunnel) dial(ctx context.Context) (net.Conn, error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// A tunnelConn is a connection through ssh, which accepts it before it knows
+// whether the engine does.
+type tunnelConn struct {
+	net.Conn
+	socket string
+	said   *tail
+	heard  bool
+}
+
+func (c *tunnelConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil && n == 0 && !c.heard && !errors.Is(err, net.ErrClosed) {
+		err = &unreachableError{fmt.Sprintf("ssh cannot reach %s at the other side: %s", c.socket, c.said), err}
+	}
+	c.heard = c.heard || n > 0
+	return n, err
 }
 
 // start starts ssh unless it runs.

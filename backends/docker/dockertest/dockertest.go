@@ -342,6 +342,10 @@ func (s *service) stop() error {
 		late := time.AfterFunc(10*time.Second, func() { s.cmd.Process.Kill() })
 		s.cmd.Wait()
 		late.Stop()
+		// What runs on, for a while, is the cleaning up after containers.
+		for deadline := time.Now().Add(10 * time.Second); mentioned(s.dir) && time.Now().Before(deadline); {
+			time.Sleep(50 * time.Millisecond)
+		}
 	}
 	// Podman leaves its store mounted on itself, and a rootless one has files
 	// of other users of its namespace.
