@@ -58,9 +58,6 @@ func (s *sandbox) Close(ctx context.Context) error {
 	}
 }
 
-// fuelExhausted is what the model reads when wasm_fuel is used up.
-const fuelExhausted = "[kilntainers: fuel exhausted: the command ran more than %d WebAssembly instructions (wasm_fuel). Command terminated.]\n"
-
 // Exec runs a command. A shell command runs in the image's shell whatever the
 // sandbox has done to /bin.
 func (s *sandbox) Exec(ctx context.Context, e backends.Exec) (backends.Exit, error) {
@@ -82,30 +79,30 @@ func (s *sandbox) Exec(ctx context.Context, e backends.Exec) (backends.Exit, err
 		}
 	}
 	if slices.ContainsFunc(append(slices.Clone(c.Argv), c.Env...), func(s string) bool { return strings.ContainsRune(s, 0) }) {
-		return notStarted(e.Stderr, 126, errors.New("an argument or a variable contains a NUL byte"))
+		return notRun(e.Stderr, 126, "an argument or a variable contains a NUL byte")
 	}
 	r, err := s.machine.Exec(ctx, c)
 	var start *kernel.StartError
 	switch {
 	case errors.As(err, &start):
-		return notStarted(e.Stderr, start.Status, err)
+		return notRun(e.Stderr, start.Status, err.Error())
 	case errors.Is(err, kernel.ErrClosed):
 		return backends.Exit{}, backends.ErrClosed
 	case err != nil:
 		return backends.Exit{}, err
 	case r.Fuel:
-		return notStarted(e.Stderr, 124, fmt.Errorf(fuelExhausted, s.backend.options.Fuel))
+		return notRun(e.Stderr, 124, fmt.Sprintf("[kilntainers: fuel exhausted: the command ran more than %d WebAssembly instructions (wasm_fuel). Command terminated.]", s.backend.options.Fuel))
 	}
 	return backends.Exit{Code: r.Status, OOM: r.OOM}, nil
 }
 
-// notStarted is the Exit of a command that could not be run, or not to its
-// end, with the reason for whoever reads its errors.
-func notStarted(stderr io.Writer, code int, why error) (backends.Exit, error) {
+// notRun is the Exit of a command that could not be run, or not to its end,
+// with the reason for whoever reads its errors.
+func notRun(stderr io.Writer, code int, why string) (backends.Exit, error) {
 	if stderr == nil {
 		return backends.Exit{Code: code}, nil
 	}
-	_, err := fmt.Fprintln(stderr, strings.TrimSuffix(why.Error(), "\n"))
+	_, err := fmt.Fprintln(stderr, why)
 	return backends.Exit{Code: code}, err
 }
 

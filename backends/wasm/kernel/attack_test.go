@@ -17,25 +17,7 @@ import (
 	"time"
 )
 
-// until runs a command that must be stopped from outside: when has says so.
-func until(t *testing.T, sb *Sandbox, line string, stdin io.Reader, has func(out string) bool) error {
-	t.Helper()
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	stop := errors.New("stopped by the test")
-	var out notifier
-	out.f = func(s string) {
-		if has(s) {
-			cancel(stop)
-		}
-	}
-	_, err := sb.Exec(ctx, Command{Argv: strings.Fields(line), Env: []string{"PATH=/bin"}, Dir: "/", Stdin: stdin, Stdout: &out})
-	if !errors.Is(err, stop) {
-		t.Errorf("%s: got %v, want %v", line, err, stop)
-	}
-	return err
-}
-
+// notifier calls f with all that was written to it, after each write.
 type notifier struct {
 	mu  sync.Mutex
 	all strings.Builder

@@ -25,14 +25,12 @@ const (
 	eNOEXEC      errno = 45
 	eNOMEM       errno = 48
 	eNOSPC       errno = 51
-	eNOSYS       errno = 52
 	eNOTDIR      errno = 54
 	eNOTEMPTY    errno = 55
 	eNOTSUP      errno = 58
 	eNXIO        errno = 60
 	ePERM        errno = 63
 	ePIPE        errno = 64
-	eROFS        errno = 69
 	eSPIPE       errno = 70
 	eSRCH        errno = 71
 )

@@ -76,10 +76,14 @@ type loading struct {
 // New starts a kernel. Compiled code is kept in dir, which is made if need be
 // and must be the daemon's alone, since what is in it is run; "" keeps none.
 func New(dir string, log *slog.Logger) (*Kernel, error) {
+	return newKernel(dir, log, canCompile())
+}
+
+func newKernel(dir string, log *slog.Logger, compile bool) (*Kernel, error) {
 	k := &Kernel{log: log, sched: newScheduler(), boot: time.Now(),
 		compiling: make(chan struct{}, 1), programs: map[programKey]*loading{}}
 	config := wazero.NewRuntimeConfig()
-	if !canCompile() {
+	if !compile {
 		log.Warn("the system forbids memory that is written and then run; WebAssembly is interpreted, which is 20 times slower",
 			"remedy", "MemoryDenyWriteExecute=no")
 		config = wazero.NewRuntimeConfigInterpreter()

@@ -147,3 +147,66 @@ func TestCommands(t *testing.T) {
 		}
 	}
 }
+
+// Where the system forbids code that was made at run time, modules are
+// interpreted, and the log says so.
+func TestInterpreter(t *testing.T) {
+	var log bytes.Buffer
+	k, err := newKernel("", slog.New(slog.NewTextHandler(&log, nil)), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "MemoryDenyWriteExecute=no") {
+		t.Errorf("the log says %q", log.String())
+	}
+	g, err := k.Load(t.Context(), modules["snapshot"], LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Release(g)
+	sb := k.NewSandbox(testLimits, []File{{Path: "/bin", Dir: true}, {Path: "/bin/echo", Program: g}})
+	defer sb.Close()
+	if o := run(t, sb, "echo slowly", nil); o.out.String() != "slowly\n" {
+		t.Errorf("got %d, %q, %q", o.Status, o.out.String(), o.err.String())
+	}
+}
+
+// Compiled code is only kept where nobody else can write.
+func TestCacheDirectory(t *testing.T) {
+	open := t.TempDir()
+	for dir, want := range map[string]bool{filepath.Join(t.TempDir(), "a", "wasm"): true, open: false} {
+		os.Chmod(open, 0o777)
+		var log bytes.Buffer
+		k, err := New(dir, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+		if got := !strings.Contains(log.String(), "not kept"); got != want {
+			t.Errorf("%s: kept is %v, want %v: %s", dir, got, want, log.String())
+		}
+		if fi, err := os.Stat(dir); want && (err != nil || fi.Mode().Perm() != 0o700) {
+			t.Errorf("%v, %v", fi, err)
+		}
+	}
+}
+
+// A load that is given up leaves nothing, and the module can be loaded later.
+func TestLoadCancelled(t *testing.T) {
+	k, err := New("", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := k.Load(ctx, modules["command"], LoadOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if err := k.Close(); err != nil { // waits for the compiler
+		t.Error(err)
+	}
+	if len(k.programs) != 0 {
+		t.Errorf("%d programs are left", len(k.programs))
+	}
+}
