@@ -61,7 +61,6 @@ func open(s backends.Spec, o *Options, log *slog.Logger, connect func(*Options) 
 	if err != nil {
 		return nil, err
 	}
-	log = log.With("profile", s.Profile)
 	for _, w := range o.weaknesses(f) {
 		log.Warn("the profile weakens its isolation", "key", w.key, "how", w.how)
 	}
@@ -316,7 +315,7 @@ func (b *Backend) checkOn(ctx context.Context, e *engine) error {
 func (b *Backend) checkInfo(e *engine, k kind, info system.Info) error {
 	h := newRequest(b.spec, b.options, "").host
 	if k.podman && h.Runtime != "" {
-		return fmt.Errorf("Podman at %s has one runtime for all containers; start its service with --runtime %s, and leave out runtime", e.at(), h.Runtime)
+		return fmt.Errorf("the Podman at %s has one runtime for all containers; start its service with --runtime %s, and leave out runtime", e.at(), h.Runtime)
 	}
 	if _, ok := info.Runtimes[h.Runtime]; h.Runtime != "" && !ok {
 		return fmt.Errorf("the engine at %s has no runtime %q; set it up there, or leave out runtime", e.at(), h.Runtime)

@@ -6,10 +6,13 @@
 //	policy.go   which of those flags a sandbox may have
 //	request.go  the container that a profile asks for; what the engine made of it
 //	backend.go  picks an engine, makes a sandbox there, takes back what failed
-//	sandbox.go  one container: its stream, its death, its removal
-//	engine.go   the few API calls in use; ways to reach an engine
-//	image.go    pulls what is missing    agent.go  brings the agent in
-//	sweep.go    what an earlier boot left
+//	sandbox.go  one container: its commands, its death, its removal
+//	stream.go   the attached stdin and stdout
+//	engine.go   the API calls in use; which engines there are, and what they say
+//	dial.go     ways to reach an engine: sockets, TCP, TLS; tunnel.go: ssh
+//	image.go    pulls what is missing
+//	agent.go    brings the agent in
+//	sweep.go    removes what an earlier boot left
 //
 // The engine's own exec costs 50 ms and cannot be killed, so a container's
 // PID 1 is the program of package agent, and commands go to it as frames over

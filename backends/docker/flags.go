@@ -379,7 +379,8 @@ func (f *runFlags) finishSecurity(list []string) error {
 // finishNetworks makes the endpoints. The flags of a single network (--ip and
 // the like) go to the first one.
 func (f *runFlags) finishNetworks(r *rawFlags) error {
-	f.config.MacAddress = r.mac //nolint:staticcheck // read by engines before API 1.44
+	//lint:ignore SA1019 engines before API 1.44 read it
+	f.config.MacAddress = r.mac
 	f.host.Links = r.links
 	f.host.NetworkMode = container.NetworkMode(r.networks.NetworkMode())
 	f.networks = map[string]*network.EndpointSettings{}
@@ -455,7 +456,8 @@ func (f *runFlags) finishNetworks(r *rawFlags) error {
 		return errors.New("a network of your own and a built-in one cannot go together; give one kind")
 	}
 	if ep := f.networks[f.host.NetworkMode.NetworkName()]; ep != nil {
-		f.config.MacAddress = ep.MacAddress //nolint:staticcheck // read by engines before API 1.44
+		//lint:ignore SA1019 engines before API 1.44 read it
+		f.config.MacAddress = ep.MacAddress
 	}
 	return nil
 }
