@@ -420,9 +420,9 @@ func (c *client) get(ctx context.Context, id string) (l listed, err error) {
 	if err != nil {
 		return l, err
 	}
-	now, err := http.ParseTime(h.Get("Date"))
-	if err != nil {
-		now = time.Now()
+	now := time.Now()
+	if date, err := http.ParseTime(h.Get("Date")); err == nil && now.Sub(date).Abs() > 2*time.Second {
+		now = date // it has whole seconds only, so it is used where that is better than nothing
 	}
 	l.left = l.EndAt.Sub(now)
 	return l, nil

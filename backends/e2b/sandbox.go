@@ -48,7 +48,8 @@ const (
 	// out that an idle sandbox is gone.
 	renewInterval = 100 * time.Second
 
-	removeTimeout = 30 * time.Second
+	removeTimeout   = 30 * time.Second
+	diagnoseTimeout = 15 * time.Second
 )
 
 func newSandboxOf(b *Backend, c created, timeout time.Duration) *sandbox {
@@ -224,7 +225,8 @@ func (s *sandbox) renew(ctx context.Context) error {
 		err := s.backend.client.renew(ctx, s.id, timeout)
 		switch {
 		case isStatus(err, http.StatusNotFound):
-			return s.gone()
+			s.gone()
+			return nil
 		case errors.As(err, &refused) && (refused.Status == http.StatusBadRequest || refused.Status == http.StatusForbidden):
 			// "Max instance length exceeded"
 			s.cap(refused.Error())
@@ -235,7 +237,8 @@ func (s *sandbox) renew(ctx context.Context) error {
 	l, err := s.backend.client.get(ctx, s.id)
 	switch {
 	case isStatus(err, http.StatusNotFound):
-		return s.gone()
+		s.gone()
+		return nil
 	case err != nil:
 		return err
 	case l.State == "paused":
@@ -268,7 +271,7 @@ func (s *sandbox) cap(why string) {
 }
 
 // gone ends a sandbox that the service has no more, and tells why that is.
-func (s *sandbox) gone() error {
+func (s *sandbox) gone() {
 	const slack = 2 * time.Second // between two clocks
 	s.mu.Lock()
 	reason := "it was removed from outside, or lost by its service"
@@ -281,35 +284,44 @@ func (s *sandbox) gone() error {
 	}
 	s.mu.Unlock()
 	s.end(&backends.GoneError{Reason: reason})
-	return nil
 }
 
 // diagnose finds out what is behind the failure of a request to the sandbox.
 // When the sandbox is gone, or does not answer any more, it is ended, and the
 // reason returned; nil means that it lives; another error that nobody knows.
 func (s *sandbox) diagnose(ctx context.Context, failure error) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, diagnoseTimeout)
 	defer cancel()
 	if err := s.Err(); err != nil {
 		return err
 	}
+	if err := s.exists(ctx); err != nil {
+		return err
+	}
+	err := repeat(ctx, func(error) bool { return true }, func() error { return s.envd.healthy(ctx) })
+	if err == nil {
+		return nil
+	}
+	if err := s.exists(ctx); err != nil { // it may have ended this moment
+		return err
+	}
+	s.giveUp("it stopped answering", errors.Join(failure, err))
+	return s.Err()
+}
+
+// exists asks whether the service has the sandbox, and it runs. If not, it is
+// ended, and the reason returned.
+func (s *sandbox) exists(ctx context.Context) error {
 	l, err := s.backend.client.get(ctx, s.id)
 	switch {
 	case isStatus(err, http.StatusNotFound):
 		s.gone()
 		return s.Err()
-	case err != nil:
-		return err
-	case l.State == "paused":
+	case err == nil && l.State == "paused":
 		s.end(&backends.GoneError{Reason: "it was paused from outside"})
 		return s.Err()
 	}
-	err = repeat(ctx, func(error) bool { return true }, func() error { return s.envd.healthy(ctx) })
-	if err != nil {
-		s.giveUp("it stopped answering", errors.Join(failure, err))
-		return s.Err()
-	}
-	return nil
+	return err
 }
 
 // giveUp ends a sandbox that can be used no more, and has it removed.

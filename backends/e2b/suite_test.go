@@ -20,8 +20,8 @@ func optionsFor(s *e2btest.Service) *Options {
 // target is the driver on a fake service, for the conformance suite.
 func target(s *e2btest.Service) backendtest.Target {
 	return backendtest.Target{
-		Driver:    Driver,
-		Options:   func(testing.TB) backends.Options { return optionsFor(s) },
+		Driver:  Driver,
+		Options: func(testing.TB) backends.Options { return optionsFor(s) },
 		Failing: func(testing.TB) backends.Options {
 			o := optionsFor(s)
 			o.Template = "no-such-template"

@@ -1,6 +1,7 @@
 package e2btest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -62,8 +63,9 @@ func (s *Service) withBox(f func(http.ResponseWriter, *http.Request, *box)) http
 		id := r.PathValue("id")
 		s.mu.Lock()
 		b := s.boxes[id]
+		missing := b == nil || b.ended
 		s.mu.Unlock()
-		if b == nil {
+		if missing {
 			refuse(w, http.StatusNotFound, fmt.Sprintf("Sandbox %q doesn't exist or you don't have access to it", id))
 			return
 		}
@@ -111,8 +113,35 @@ func (s *Service) create(w http.ResponseWriter, r *http.Request, v2 bool) {
 		refuse(w, http.StatusInternalServerError, err.Error())
 		return
 	}
+	if err := s.initEnvd(b); err != nil {
+		s.remove(b)
+		refuse(w, http.StatusInternalServerError, err.Error())
+		return
+	}
 	w.WriteHeader(http.StatusCreated)
 	json.NewEncoder(w).Encode(s.sandbox(b))
+}
+
+// initEnvd tells a real envd its token, as E2B's orchestrator does.
+func (s *Service) initEnvd(b *box) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.envdURL == "" {
+		return nil
+	}
+	body, err := json.Marshal(map[string]any{"accessToken": b.token, "defaultUser": "user", "envVars": b.in.Env, "timestamp": time.Now()})
+	if err != nil {
+		return err
+	}
+	res, err := http.Post(s.envdURL+"/init", "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		return fmt.Errorf("init of envd: %s", res.Status)
+	}
+	return nil
 }
 
 // sandbox is Sandbox, the answer to a creation.

@@ -59,6 +59,7 @@ type Service struct {
 	requests []Request
 	limits   Limits
 	old      bool
+	envdURL  string
 }
 
 // Limits are those of the account. Zero means none.
@@ -133,6 +134,16 @@ func (s *Service) SetOld(old bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.old = old
+}
+
+// SetEnvd says that sandboxes have a real envd, all of them the one at that
+// address: a container that runs envd will do. The service still has a
+// directory for each sandbox, but no command is run there. Clients reach the
+// envd at its own address.
+func (s *Service) SetEnvd(url string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.envdURL = strings.TrimRight(url, "/")
 }
 
 // Fault adds a fault. Of several for one request the oldest counts.
@@ -243,7 +254,7 @@ func (s *Service) Kill(id string) bool {
 func (s *Service) Pause(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if b := s.boxes[id]; b != nil && !b.paused {
+	if b := s.boxes[id]; b != nil && !b.paused && !b.ended {
 		b.paused = true
 		close(b.cut)
 	}

@@ -37,6 +37,7 @@ type box struct {
 	token  string
 	endAt  time.Time
 	paused bool
+	ended  bool // as far as clients can see
 
 	cut  chan struct{} // closed when its streams are to be cut
 	once sync.Once     // removes it
@@ -100,8 +101,8 @@ func (s *Service) remove(b *box) {
 	b.once.Do(func() {
 		b.timer.Stop()
 		s.mu.Lock()
+		b.ended = true
 		if !b.paused {
-			b.paused = true
 			close(b.cut)
 		}
 		s.mu.Unlock()
@@ -129,7 +130,7 @@ func (s *Service) remove(b *box) {
 func (s *Service) envd(w http.ResponseWriter, r *http.Request, id string) {
 	s.mu.Lock()
 	b := s.boxes[id]
-	missing := b == nil || b.paused
+	missing := b == nil || b.paused || b.ended
 	token := ""
 	if b != nil {
 		token = b.token
