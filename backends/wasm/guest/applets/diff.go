@@ -23,30 +23,148 @@ type hunkEdit struct{ a0, a1, b0, b1 int }
 // diffLines finds a shortest edit script (Myers, linear space) of two
 // sequences of line numbers.
 func diffLines(a, b []int) []hunkEdit {
-	d := &myers{a: a, b: b, delA: make([]bool, len(a)), insB: make([]bool, len(b))}
-	n := 2*(len(a)+len(b)) + 4
+	delA, insB := make([]bool, len(a)), make([]bool, len(b))
+	keepA, keepB := confusing(a, b, delA), confusing(b, a, insB)
+	d := &myers{delA: make([]bool, len(keepA)), insB: make([]bool, len(keepB))}
+	for _, i := range keepA {
+		d.a = append(d.a, a[i])
+	}
+	for _, j := range keepB {
+		d.b = append(d.b, b[j])
+	}
+	n := 2*(len(d.a)+len(d.b)) + 4
 	d.fwd, d.bwd, d.off = make([]int, n), make([]int, n), n/2
-	d.compare(0, len(a), 0, len(b))
-	shiftBoundaries(a, d.delA, d.insB)
-	shiftBoundaries(b, d.insB, d.delA)
+	d.compare(0, len(d.a), 0, len(d.b))
+	for k, i := range keepA {
+		delA[i] = d.delA[k]
+	}
+	for k, j := range keepB {
+		insB[j] = d.insB[k]
+	}
+	shiftBoundaries(a, delA, insB)
+	shiftBoundaries(b, insB, delA)
 	var out []hunkEdit
 	for i, j := 0, 0; i < len(a) || j < len(b); {
-		if (i >= len(a) || !d.delA[i]) && (j >= len(b) || !d.insB[j]) {
+		if (i >= len(a) || !delA[i]) && (j >= len(b) || !insB[j]) {
 			i++
 			j++
 			continue
 		}
 		e := hunkEdit{a0: i, b0: j}
-		for i < len(a) && d.delA[i] {
+		for i < len(a) && delA[i] {
 			i++
 		}
-		for j < len(b) && d.insB[j] {
+		for j < len(b) && insB[j] {
 			j++
 		}
 		e.a1, e.b1 = i, j
 		out = append(out, e)
 	}
 	return out
+}
+
+// confusing marks the lines of a that b does not have as changed, and with
+// them those that b has so often that they would match anything, where they
+// stand among lines that are not in b. It returns the indexes of the others,
+// which are worth comparing. GNU diff does this, so its results show it.
+func confusing(a, b []int, changed []bool) (keep []int) {
+	const no, yes, maybe = 0, 1, 2
+	count := map[int]int{}
+	for _, id := range b {
+		count[id]++
+	}
+	many := 5
+	for n := len(a) / 64 >> 2; n > 0; n >>= 2 {
+		many *= 2
+	}
+	mark := make([]byte, len(a))
+	for i, id := range a {
+		switch n := count[id]; {
+		case n == 0:
+			mark[i] = yes
+		case n > many:
+			mark[i] = maybe
+		}
+	}
+	for i := 0; i < len(a); i++ {
+		switch mark[i] {
+		case maybe: // not after a line to discard
+			mark[i] = no
+		case yes:
+			end, maybes := i, 0
+			for end < len(a) && mark[end] != no {
+				if mark[end] == maybe {
+					maybes++
+				}
+				end++
+			}
+			for end > i && mark[end-1] == maybe { // nor before one
+				end--
+				mark[end] = no
+				maybes--
+			}
+			run := mark[i:end]
+			if maybes*4 > len(run) {
+				for k := range run {
+					if run[k] == maybe {
+						run[k] = no
+					}
+				}
+			} else {
+				thinOut(run)
+			}
+			i = end - 1
+		}
+	}
+	for i := range a {
+		if mark[i] == no {
+			keep = append(keep, i)
+		} else {
+			changed[i] = true
+		}
+	}
+	return keep
+}
+
+// thinOut cancels provisional marks (2) in long runs and near the ends of a
+// run of lines to discard.
+func thinOut(run []byte) {
+	minimum := 1 // about the square root of a quarter of the length
+	for n := len(run) >> 4; n > 0; n >>= 2 {
+		minimum <<= 1
+	}
+	minimum++
+	for k, consecutive := 0, 0; k < len(run); k++ {
+		switch {
+		case run[k] != 2:
+			consecutive = 0
+		case consecutive < minimum-1:
+			consecutive++
+		case consecutive == minimum-1: // too many: back to the first of them
+			consecutive++
+			k -= consecutive
+		default:
+			run[k] = 0
+		}
+	}
+	trim := func(at func(int) *byte) {
+		for k, sure := 0, 0; k < len(run) && sure < 3; k++ {
+			p := at(k)
+			if k >= 8 && *p == 1 {
+				return
+			}
+			switch *p {
+			case 2:
+				*p, sure = 0, 0
+			case 0:
+				sure = 0
+			default:
+				sure++
+			}
+		}
+	}
+	trim(func(k int) *byte { return &run[k] })
+	trim(func(k int) *byte { return &run[len(run)-1-k] })
 }
 
 type myers struct {

@@ -40,7 +40,7 @@ type grepper struct {
 	recurse, follow                 bool
 	dirs                            string
 	include, exclude, excludeDir    []string
-	found                           bool
+	found, shown                    bool
 }
 
 // grep prints the lines that match.
@@ -466,7 +466,7 @@ func (g *grepper) file(name string, r io.Reader) {
 				c.flush()
 				return
 			default:
-				if context && lastShown >= 0 && lineNo-len(before) > lastShown+1 && g.groupSep != "\x00" {
+				if context && (lastShown >= 0 && lineNo-len(before) > lastShown+1 || lastShown < 0 && g.shown) && g.groupSep != "\x00" {
 					c.print(g.colored(g.groupSep, "36") + "\n")
 				}
 				for i, l := range before {
@@ -484,7 +484,7 @@ func (g *grepper) file(name string, r io.Reader) {
 				default:
 					g.line_(name, lineNo, start, line, ':', m, end)
 				}
-				lastShown = lineNo
+				lastShown, g.shown = lineNo, true
 				pending = g.after
 			}
 			if g.lineBuf {

@@ -22,7 +22,6 @@ package sh
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -204,13 +203,7 @@ func (s *Shell) where() string {
 	if name := s.sourceName; name != "" {
 		return fmt.Sprintf("%s: line %d", name, s.line)
 	}
-	if s.script || s.ash {
-		return fmt.Sprintf("%s: line %d", s.name, s.line)
-	}
-	if len(s.callers) > 0 {
-		return fmt.Sprintf("%s: line %d", cmp.Or(s.callers[len(s.callers)-1].source, "environment"), s.line)
-	}
-	return s.name
+	return fmt.Sprintf("%s: line %d", s.name, s.line)
 }
 
 type nowhere struct{}
