@@ -49,13 +49,14 @@ type Kernel struct {
 
 	runtime wazero.Runtime // for modules of profiles
 	cache   wazero.CompilationCache
-	guests  func() (wazero.Runtime, error) // for modules of guests: nothing of them is kept
+	config  wazero.RuntimeConfig // without cache
 
 	compiling chan struct{} // one at a time: it takes half a gigabyte
 	loads     sync.WaitGroup
 
 	mu       sync.Mutex
 	programs map[programKey]*loading
+	guests   wazero.Runtime // for modules of guests, of which nothing is kept; nil until there is one
 }
 
 type programKey struct {
@@ -89,7 +90,7 @@ func newKernel(dir string, log *slog.Logger, compile bool) (*Kernel, error) {
 		config = wazero.NewRuntimeConfigInterpreter()
 	}
 	config = config.WithDebugInfoEnabled(false)
-	k.guests = sync.OnceValues(func() (wazero.Runtime, error) { return newRuntime(config) })
+	k.config = config
 	if dir != "" {
 		cache, err := openCache(dir)
 		if err != nil {
@@ -102,6 +103,17 @@ func newKernel(dir string, log *slog.Logger, compile bool) (*Kernel, error) {
 	var err error
 	k.runtime, err = newRuntime(config)
 	return k, err
+}
+
+// guestRuntime is the engine for modules of guests.
+func (k *Kernel) guestRuntime() (wazero.Runtime, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var err error
+	if k.guests == nil {
+		k.guests, err = newRuntime(k.config)
+	}
+	return k.guests, err
 }
 
 func newRuntime(config wazero.RuntimeConfig) (wazero.Runtime, error) {
@@ -235,8 +247,8 @@ func (k *Kernel) Close() error {
 	k.loads.Wait()
 	ctx := context.Background()
 	err := k.runtime.Close(ctx)
-	if r, _ := k.guests(); r != nil {
-		r.Close(ctx)
+	if k.guests != nil {
+		k.guests.Close(ctx)
 	}
 	if k.cache != nil {
 		k.cache.Close(ctx)

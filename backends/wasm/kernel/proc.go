@@ -366,9 +366,11 @@ func (p *Proc) tick(m api.Module) {
 		j.fuel.Add(-slice)
 	}
 	p.fuel.Set(uint64(slice))
-	p.sb.mu.Lock()
-	p.check()
-	p.sb.mu.Unlock()
+	func() {
+		p.sb.mu.Lock()
+		defer p.sb.mu.Unlock() // check may not return
+		p.check()
+	}()
 	if p.running {
 		p.account()
 	}

@@ -109,7 +109,7 @@ func (k *Kernel) load(ctx context.Context, wasm []byte, o meter.Options) (*Progr
 	}
 	g.runtime = k.runtime
 	if o.Hostile {
-		if g.runtime, err = k.guests(); err != nil {
+		if g.runtime, err = k.guestRuntime(); err != nil {
 			return nil, err
 		}
 	}
