@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -498,4 +499,28 @@ func TestHammerSessions(t *testing.T) {
 	}
 	wg.Wait()
 	eventually(t, "everything is destroyed", func() bool { return r.fake.Live() == 0 })
+}
+
+// A client of the session-less revision that drops its request cancels the
+// call: the command is killed, its sandbox stays.
+func TestModernDisconnect(t *testing.T) {
+	r := start(t, onePython)
+	h := r.http("python")
+	first := h.exec(true, map[string]any{"command": "id"})
+	ctx, cancel := context.WithCancel(context.Background())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if res, err := h.do(ctx, "tools/call", map[string]any{"name": "sandbox_exec", "arguments": map[string]any{"command": "sleep 60", "sandbox_id": first.SandboxID}}, true); err == nil {
+			_, _ = io.Copy(io.Discard, res.Body)
+			_ = res.Body.Close()
+		}
+	}()
+	eventually(t, "the command runs", func() bool { return len(r.fake.Running()) == 1 })
+	cancel()
+	<-gone
+	eventually(t, "the command is killed", func() bool { return len(r.fake.Running()) == 0 })
+	if again := h.exec(true, map[string]any{"command": "id", "sandbox_id": first.SandboxID}); again.Stdout != first.Stdout {
+		t.Errorf("got %+v, want the sandbox as it was", again)
+	}
 }
