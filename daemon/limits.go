@@ -95,6 +95,14 @@ func decrement(m map[string]int, key string) {
 	}
 }
 
+// over reports whether warm sandboxes must give way to those of sessions.
+func (l *limits) over() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	max := l.conf.Daemon.MaxSandboxes
+	return max > 0 && l.warm > 0 && l.total+l.warm > max
+}
+
 // reserveWarm makes room for one warm sandbox, if the daemon's ceiling has any
 // left beside what sessions have. It gives way to them: they do not count it.
 func (l *limits) reserveWarm() (release func(), ok bool) {

@@ -152,6 +152,7 @@ func (s *session) makeLocked() (*making, error) {
 	t.work.Go(func() {
 		defer cancel(nil)
 		s.make(ctx, m, from)
+		t.evict()
 	})
 	return m, nil
 }

@@ -219,6 +219,33 @@ func TestCeilings(t *testing.T) {
 	}
 }
 
+// Warm sandboxes are kept only while there is room: they give way to those of
+// another profile's sessions, and to nobody's when the daemon is full.
+func TestWarmGivesWay(t *testing.T) {
+	r := start(t, "[daemon]\nmax_sandboxes = 2\n"+onePython+"[profiles.warm]\nbackend = \"fake\"\npool = 2\n")
+	warm := func() int {
+		for _, p := range r.status().Profiles {
+			if p.Name == "warm" {
+				return p.Warm
+			}
+		}
+		return -1
+	}
+	eventually(t, "two are warm", func() bool { return warm() == 2 })
+	a, b := r.wire("python", "").legacy(), r.wire("python", "").legacy()
+	if got := a.sh("echo hi"); got.IsError {
+		t.Fatalf("got %+v, want room", got)
+	}
+	eventually(t, "one gave way", func() bool { return warm() == 1 && r.fake.Live() == 2 })
+	if got := b.sh("echo hi"); got.IsError {
+		t.Fatalf("got %+v, want room", got)
+	}
+	eventually(t, "both gave way", func() bool { return warm() == 0 && r.fake.Live() == 2 })
+	if got := r.wire("warm", "").legacy().sh("echo hi"); !got.IsError || !strings.Contains(got.Text, "daemon.max_sandboxes") {
+		t.Errorf("got %+v, want a full daemon", got)
+	}
+}
+
 // Progress of a long creation reaches the calls that wait for it.
 func TestCreateProgress(t *testing.T) {
 	r := start(t, onePython)

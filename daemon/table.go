@@ -147,6 +147,17 @@ func (t *table) open(p *profiles.Profile, spec backends.Spec) (*opened, error) {
 	return o, nil
 }
 
+// evict destroys warm sandboxes while there are more sandboxes than the daemon
+// may have: those of sessions come first.
+func (t *table) evict() {
+	for _, ep := range t.all() {
+		svc := ep.svc.Load()
+		for svc != nil && t.limits.over() && svc.opened.backend.Evict() {
+			ep.log.Debug("a warm sandbox gave way to another profile's")
+		}
+	}
+}
+
 // lookup returns the endpoint of a profile in service, or nil.
 func (t *table) lookup(name string) *endpoint {
 	t.mu.Lock()
