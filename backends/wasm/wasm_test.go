@@ -391,3 +391,51 @@ func traced(t *testing.T, dir string) {
 	do(t, sb, backends.Exec{Args: []string{"cat", dir + "/log"}, Dir: "/../.." + dir})
 	os.Stat(dir + "/end")
 }
+
+// What an agent's shell can do at its worst ends at the timeout, or before by
+// itself, and leaves a sandbox that works.
+func TestShellAttacks(t *testing.T) {
+	be := open(t, "go_busybox", nil, backends.Spec{})
+	for _, line := range []string{
+		"while :; do :; done",
+		"awk 'BEGIN { while (1); }'",
+		"awk 'BEGIN { while (1) s = s s \"x\" }'",
+		":(){ :|:& };:",
+		"while :; do (sleep 100 &) ; done",
+		"f() { f; }; f",
+		"x=aaaaaaaa; while :; do x=$x$x; done",
+		"x=$(cat /dev/zero)",
+		"yes | cat | cat > /dev/null",
+		"head -c 3g /dev/zero",
+		"sleep 1000 & wait",
+		"mkfifo f; cat f",
+		"trap '' TERM INT HUP; while :; do sleep 100; done",
+		"i=0; while :; do i=$((i+1)); echo $i > /tmp/$i; done",
+		"mkdir -p d; cd d; while mkdir x && cd x; do :; done; sleep 100",
+		"sort /dev/zero",
+		"jq -n '[range(1e9)]'",
+	} {
+		t.Run(line, func(t *testing.T) {
+			t.Parallel()
+			sb := create(t, be)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			x, err := sb.Exec(ctx, backends.Exec{Command: line, Stdout: io.Discard, Stderr: io.Discard})
+			late := time.Duration(0)
+			if ctx.Err() != nil {
+				deadline, _ := ctx.Deadline()
+				late = time.Since(deadline)
+			}
+			t.Logf("%+v, %v, %v after the deadline", x, err, late.Round(time.Millisecond/10))
+			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+			if got := sh(t, sb, "echo still here"); got != "still here\n" {
+				t.Errorf("afterwards: %q", got)
+			}
+			if got := sh(t, sb, "ps | wc -l"); err != nil && got != "4\n" { // a heading, the shell, ps, wc
+				t.Errorf("processes are left: %s", sh(t, sb, "ps"))
+			}
+		})
+	}
+}
