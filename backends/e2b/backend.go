@@ -54,7 +54,6 @@ func open(s backends.Spec, o *Options, log *slog.Logger) (*Backend, error) {
 			}
 		}
 	}
-	log = log.With("profile", s.Profile)
 	if a := o.plaintext(); a != "" {
 		log.Warn("the API key or what runs in sandboxes goes over the network unencrypted", "address", a)
 	}
@@ -105,6 +104,7 @@ func (b *Backend) Create(ctx context.Context) (backends.Sandbox, error) {
 		return nil, context.Cause(ctx)
 	}
 	began := time.Now()
+	backends.Report(ctx, backends.Progress{Message: "starting a sandbox of the template " + b.options.Template})
 	req := b.request()
 	c, err := b.client.create(ctx, req, b.log)
 	if err != nil {

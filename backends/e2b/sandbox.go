@@ -61,13 +61,17 @@ func newSandboxOf(b *Backend, c created, timeout time.Duration) *sandbox {
 		born:     time.Now(),
 		done:     make(chan struct{}),
 		commands: map[*command]bool{},
-		expires:  time.Now().Add(timeout),
+		expires:  in(timeout),
 
 		stopKeeping: func() {},
 	}
 	s.envd.token.Store(&c.Token)
 	return s
 }
+
+// in is when d will have passed on the clock on the wall, which goes on while
+// this machine sleeps, as that of the service does.
+func in(d time.Duration) time.Time { return time.Now().Add(d).Round(0) }
 
 // ID is the service's name for the sandbox.
 func (s *sandbox) ID() string { return s.id }
@@ -208,7 +212,7 @@ func (s *sandbox) keep(ctx context.Context) {
 		}
 		s.mu.Lock()
 		if left := time.Until(s.expires); s.capped && left < wait {
-			wait = max(left, 0) + 500*time.Millisecond
+			wait = max(left+500*time.Millisecond, 2*time.Second)
 		}
 		s.mu.Unlock()
 		if sleep(ctx, wait) != nil {
@@ -245,10 +249,14 @@ func (s *sandbox) renew(ctx context.Context) error {
 		s.end(&backends.GoneError{Reason: "it was paused from outside"})
 		return nil
 	}
+	left := l.left
+	if l.EndAt.IsZero() {
+		left = timeout // it does not say, so it is taken at its word
+	}
 	s.mu.Lock()
-	s.expires = time.Now().Add(l.left)
+	s.expires = in(left)
 	s.mu.Unlock()
-	if l.left < timeout*9/10 {
+	if left < timeout*9/10 {
 		s.cap("the service gives it less time than it was asked for")
 	}
 	return nil
