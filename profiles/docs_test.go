@@ -131,7 +131,7 @@ func TestContrib(t *testing.T) {
 		dropIn := []string{filepath.Join("profiles.d", name), string(data)}
 		together = append(together, dropIn...)
 		t.Run(name, func(t *testing.T) {
-			c := load(t, append([]string{"k.toml", "# empty"}, dropIn...)...)
+			c := loadWith(t, withClouds, append([]string{"k.toml", "# empty"}, dropIn...)...)
 			for _, p := range c.Profiles {
 				if p.Description == "" {
 					t.Errorf("%s has no description", p.Name)
@@ -145,5 +145,5 @@ func TestContrib(t *testing.T) {
 			}
 		})
 	}
-	load(t, together...)
+	loadWith(t, withClouds, together...)
 }

@@ -28,6 +28,28 @@ var drivers = backends.Drivers{
 	fake("odd", backends.Features{}, func() backends.Options { return &oddOptions{List: oddList} }),
 }
 
+// withClouds are the drivers of a build that has e2b too.
+var withClouds = append(backends.Drivers{
+	fake("e2b", backends.Features{Network: true, Background: true, Signals: true, Pool: true, Shell: true}, func() backends.Options {
+		return &e2bOptions{Template: "base", Timeout: 3600e9, Domain: "e2b.app"}
+	}),
+}, drivers...)
+
+type e2bOptions struct {
+	APIKey     string            `toml:"e2b_api_key"`
+	APIKeyFile string            `toml:"e2b_api_key_file"`
+	Template   string            `toml:"e2b_template"`
+	Timeout    backends.Duration `toml:"e2b_sandbox_timeout"`
+	Metadata   map[string]string `toml:"e2b_metadata"`
+	AllowOut   []string          `toml:"e2b_allow_out"`
+	DenyOut    []string          `toml:"e2b_deny_out"`
+	APIURL     string            `toml:"api_url"`
+	Domain     string            `toml:"domain"`
+	SandboxURL string            `toml:"sandbox_url"`
+}
+
+func (o *e2bOptions) Validate() error { return nil }
+
 func fake(name string, f backends.Features, options func() backends.Options) backends.Driver {
 	return backends.Driver{
 		Name: name, Features: f, Options: options,

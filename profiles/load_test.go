@@ -98,6 +98,12 @@ func write(t testing.TB, path, data string) {
 // file first.
 func load(t testing.TB, files ...string) *Config {
 	t.Helper()
+	return loadWith(t, drivers, files...)
+}
+
+// loadWith is load for a build with other drivers.
+func loadWith(t testing.TB, drivers backends.Drivers, files ...string) *Config {
+	t.Helper()
 	dir := t.TempDir()
 	for i := 0; i < len(files); i += 2 {
 		write(t, filepath.Join(dir, files[i]), strings.ReplaceAll(files[i+1], "$DIR", dir))
