@@ -14,14 +14,20 @@ import (
 
 // target is the driver on one engine, for the conformance suite.
 func target(host, image string) backendtest.Target {
+	options := func() *Options {
+		o := defaults()
+		o.DockerHost = Hosts{host}
+		o.Image = image
+		o.Memory = 256 << 20
+		o.PidsLimit = 128
+		return o
+	}
 	return backendtest.Target{
-		Driver: Driver,
-		Options: func(testing.TB) backends.Options {
-			o := defaults()
-			o.DockerHost = Hosts{host}
-			o.Image = image
-			o.Memory = 256 << 20
-			o.PidsLimit = 128
+		Driver:  Driver,
+		Options: func(testing.TB) backends.Options { return options() },
+		Failing: func(testing.TB) backends.Options {
+			o := options()
+			o.User = "nobody-of-this-name" // found out at the start of the container
 			return o
 		},
 		Leftovers: func(t testing.TB, o backends.Owner) []string { return leftovers(t, host, o.Instance) },

@@ -308,6 +308,7 @@ func (s *service) start(ctx context.Context, program string) (err error) {
 	defer log.Close()
 	s.cmd = s.podman("system", "service", "--time=0", "unix://"+s.socket())
 	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.SysProcAttr = dieWithParent()
 	if err := s.cmd.Start(); err != nil {
 		s.cmd = nil
 		return err

@@ -7,6 +7,11 @@ import (
 	"syscall"
 )
 
+// dieWithParent makes the kernel end the service when the test is killed.
+func dieWithParent() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+}
+
 // unmount takes away a mount, if there is one.
 func unmount(dir string) { syscall.Unmount(dir, syscall.MNT_DETACH) }
 

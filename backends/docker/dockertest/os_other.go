@@ -2,7 +2,9 @@
 
 package dockertest
 
-// unmount is needed on Linux only, where Podman runs.
-func unmount(string) {}
+import "syscall"
 
-func mentioned(string) bool { return false }
+// Podman's service runs on Linux only.
+func dieWithParent() *syscall.SysProcAttr { return nil }
+func unmount(string)                      {}
+func mentioned(string) bool               { return false }
