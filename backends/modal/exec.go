@@ -1,0 +1,386 @@
+package modal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	sdk "github.com/modal-labs/modal-client/go"
+
+	"github.com/kilntainers/kilntainers/backends"
+)
+
+// Time limits of a command, beside its ctx.
+const (
+	startTimeout = 30 * time.Second // for Modal to take it
+	killTimeout  = 20 * time.Second // for the kill to find nothing more
+	lastTimeout  = 5 * time.Second  // without a byte of output, after the command has ended
+
+	// backstop is how long after the end of ctx Modal ends a command by
+	// itself: what a daemon that died leaves running.
+	backstop = 30 * time.Second
+)
+
+// chunk is how much of stdin is sent at once.
+const chunk = 256 << 10
+
+// A command is what to run, as it is, and where its streams go.
+type command struct {
+	args           []string
+	dir            string
+	env            map[string]string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+// Exec runs a command to its end.
+func (s *sandbox) Exec(ctx context.Context, e backends.Exec) (backends.Exit, error) {
+	c, err := s.command(ctx, e)
+	if err != nil {
+		return backends.Exit{}, err
+	}
+	return s.run(ctx, c)
+}
+
+// command turns an Exec into arguments that Modal takes. What is too long for
+// them is written to a file first.
+func (s *sandbox) command(ctx context.Context, e backends.Exec) (command, error) {
+	c := command{args: e.Args, dir: e.Dir, env: maps.Clone(s.backend.spec.Env), stdin: e.Stdin, stdout: e.Stdout, stderr: e.Stderr}
+	if c.dir == "" {
+		c.dir = s.backend.spec.Dir
+	}
+	if c.env == nil {
+		c.env = map[string]string{}
+	}
+	maps.Copy(c.env, e.Env)
+	for name, value := range c.env {
+		if err := checkVariable(name, value); err != nil {
+			return c, err
+		}
+	}
+	for _, text := range append([]string{e.Command, c.dir}, e.Args...) {
+		if err := checkText("a command", text); err != nil {
+			return c, err
+		}
+	}
+
+	shell, script := s.shell, e.Command
+	if len(e.Args) == 0 {
+		c.args = []string{shell, "-c", script}
+	}
+	if fits(argv(newWord(), c.dir, true, c.args)) {
+		return c, nil
+	}
+	if len(e.Args) > 0 {
+		shell, script = "/bin/sh", asScript(e.Args)
+	}
+	file := "/tmp/.kilntainers-" + newWord()
+	if err := s.write(ctx, file, "rm -f "+file+" 2>/dev/null; "+script); err != nil {
+		return c, err
+	}
+	c.args = []string{shell, "-c", ". " + file, shell}
+	return c, nil
+}
+
+// write makes a file in the sandbox.
+func (s *sandbox) write(ctx context.Context, file, text string) error {
+	var said bytes.Buffer
+	exit, err := s.run(ctx, command{
+		args:   []string{"/bin/sh", "-c", `umask 077; mkdir -p /tmp && cat >"$0"`, file},
+		stdin:  strings.NewReader(text),
+		stderr: &said,
+	})
+	if err == nil && exit.Code != 0 {
+		err = fmt.Errorf("the command is too long for an argument, and could not be written to %s: %s", file, said.String())
+	}
+	return err
+}
+
+// run runs a command to its end. Whatever ends it early (ctx, a writer, the end
+// of the sandbox) becomes the cause of one context.
+func (s *sandbox) run(ctx context.Context, c command) (backends.Exit, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel(nil)
+	beside.Go(func() {
+		select {
+		case <-s.done:
+			cancel(s.Err())
+		case <-ctx.Done():
+		}
+	})
+	if err := s.Err(); err != nil {
+		return backends.Exit{}, err
+	}
+	if ctx.Err() != nil {
+		return backends.Exit{}, context.Cause(ctx)
+	}
+
+	mark, end := newWord(), newWord()
+	p, err := s.start(ctx, c, mark, end)
+	if err != nil {
+		return backends.Exit{}, s.failed(ctx, mark, err)
+	}
+
+	// The output, until its end word or until it is of no more use.
+	var outputs sync.WaitGroup
+	var writing sync.Mutex // one for both: they may be one writer
+	alive := make(chan struct{}, 1) // a byte came
+	for _, o := range []struct {
+		from io.ReadCloser
+		to   io.Writer
+	}{{p.Stdout, c.stdout}, {p.Stderr, c.stderr}} {
+		if o.to == nil {
+			continue
+		}
+		outputs.Go(func() {
+			err := copyUntil(locked{&writing, o.to}, signalling{o.from, alive}, end)
+			if w := (writeError{}); errors.As(err, &w) {
+				cancel(w.error)
+			} else if err != nil {
+				cancel(lost(err))
+			}
+		})
+	}
+	read := make(chan struct{})
+	beside.Go(func() { outputs.Wait(); close(read) })
+
+	stdin := s.feed(p.Stdin, c.stdin)
+	defer stdin.stop()
+
+	var code int
+	var werr error
+	ended := make(chan struct{})
+	beside.Go(func() {
+		code, werr = p.Wait(ctx, nil)
+		close(ended)
+	})
+
+	select {
+	case <-ended:
+		if ctx.Err() == nil && werr != nil {
+			cancel(lost(werr))
+		} else {
+			drain(ctx, read, alive)
+		}
+	case <-ctx.Done():
+	}
+	// What ended it early is decided by now: what comes of closing the streams
+	// is not a cause.
+	cause := context.Cause(ctx)
+	if cause != nil {
+		cause = s.failed(ctx, mark, cause)
+	}
+	p.Stdout.Close()
+	p.Stderr.Close()
+	<-read
+	if cause == nil {
+		cause = context.Cause(ctx) // a writer failed with the last bytes
+	}
+	if cause != nil {
+		return backends.Exit{}, cause
+	}
+	return backends.Exit{Code: code}, nil
+}
+
+// errLost is why a command ended early when the connection to it is no more.
+type errLost struct{ error }
+
+func (e errLost) Unwrap() error { return e.error }
+
+func lost(err error) error { return errLost{err} }
+
+// start starts a command. It outlives ctx by a little, because a start that is
+// broken off may come about all the same.
+func (s *sandbox) start(ctx context.Context, c command, mark, end string) (*sdk.ContainerProcess, error) {
+	env := maps.Clone(c.env)
+	if env == nil {
+		env = map[string]string{}
+	}
+	env[markName] = mark
+	params := &sdk.SandboxExecParams{Env: env, Stdout: behavior(c.stdout), Stderr: behavior(c.stderr)}
+	if deadline, ok := ctx.Deadline(); ok {
+		params.Timeout = (time.Until(deadline) + backstop).Truncate(time.Second)
+	}
+	args := argv(end, c.dir, c.stdin != nil, c.args)
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+	defer cancel()
+	box, conn := s.handle()
+	p, err := box.Exec(ctx, args, params)
+	if refused(err) && s.reconnect(conn) {
+		box, _ = s.handle()
+		p, err = box.Exec(ctx, args, params)
+	}
+	if err != nil && !unmade(err) {
+		err = lost(err)
+	}
+	return p, err
+}
+
+func behavior(w io.Writer) sdk.StdioBehavior {
+	if w == nil {
+		return sdk.Ignore
+	}
+	return sdk.Pipe
+}
+
+// failed is called when a command is not to run on, or nobody knows whether it
+// does. It kills what there is of it, and returns what Exec does.
+func (s *sandbox) failed(ctx context.Context, mark string, cause error) error {
+	if errors.Is(cause, backends.ErrGone) {
+		return cause
+	}
+	var l errLost
+	wanted := ctx.Err() != nil && !errors.As(cause, &l) // by the caller, or by one of its writers
+	if !wanted && s.isOver(ctx) {
+		return s.Err()
+	}
+	if wanted || l.error != nil {
+		if err := s.kill(ctx, mark); err != nil && s.Err() == nil {
+			s.sacrifice(err)
+		}
+	}
+	switch {
+	case wanted:
+		return cause
+	case ctx.Err() != nil && !errors.As(context.Cause(ctx), &l):
+		return context.Cause(ctx)
+	case s.Err() != nil:
+		return s.Err()
+	}
+	_, c := s.handle()
+	return explain(c.token, fmt.Errorf("run the command: %w", cause))
+}
+
+// kill kills what has the mark, and returns when nothing of it is left.
+func (s *sandbox) kill(ctx context.Context, mark string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
+	defer cancel()
+	var err error
+	for range 2 {
+		box, c := s.handle()
+		var p *sdk.ContainerProcess
+		p, err = box.Exec(ctx, []string{"/bin/sh", "-c", killScript, "sh", mark}, &sdk.SandboxExecParams{
+			Stdout: sdk.Ignore, Stderr: sdk.Ignore, Timeout: killTimeout,
+		})
+		if err == nil {
+			var code int
+			code, err = p.Wait(ctx, nil)
+			if err == nil && code == 0 {
+				return nil
+			}
+			if err == nil {
+				err = fmt.Errorf("the kill ended with %d", code)
+			}
+		}
+		err = explain(c.token, err)
+		if s.isOver(ctx) || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+// drain waits for the rest of the output of a command that has ended. It gives
+// up on one that neither ends nor goes on, as after a command that killed the
+// script around it.
+func drain(ctx context.Context, read, alive <-chan struct{}) {
+	for {
+		select {
+		case <-read:
+			return
+		case <-ctx.Done():
+			return
+		case <-alive:
+		case <-time.After(lastTimeout):
+			return
+		}
+	}
+}
+
+// signalling tells of each read that gave something.
+type signalling struct {
+	io.Reader
+	to chan<- struct{}
+}
+
+func (s signalling) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	select {
+	case s.to <- struct{}{}:
+	default:
+	}
+	return n, err
+}
+
+// locked is a writer that is not called while another one is.
+type locked struct {
+	sync.Locker
+	io.Writer
+}
+
+func (l locked) Write(p []byte) (int, error) {
+	l.Lock()
+	defer l.Unlock()
+	return l.Writer.Write(p)
+}
+
+// A feeder sends stdin to a command.
+type feeder struct {
+	mu      sync.Mutex // held while the Exec's reader is read
+	stopped bool
+}
+
+// feed begins to send from. The SDK's writes heed no ctx: one to a command that
+// does not read returns when the command's stdin is no more, perhaps long after
+// Exec. So it is the Backend that waits for it.
+func (s *sandbox) feed(to io.WriteCloser, from io.Reader) *feeder {
+	f := &feeder{}
+	if from == nil {
+		return f
+	}
+	s.backend.beside.Go(func() {
+		buf := make([]byte, chunk)
+		for {
+			n, err := f.read(from, buf)
+			if n > 0 {
+				if _, werr := to.Write(buf[:n]); werr != nil {
+					return // the command reads no more
+				}
+			}
+			if err != nil {
+				if !errors.Is(err, errStopped) {
+					to.Close() // fails when the command has ended
+				}
+				return
+			}
+		}
+	})
+	return f
+}
+
+var errStopped = errors.New("the command has ended")
+
+func (f *feeder) read(from io.Reader, buf []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped {
+		return 0, errStopped
+	}
+	return from.Read(buf)
+}
+
+// stop waits for a read that goes on, and prevents the next.
+func (f *feeder) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped = true
+}
