@@ -5,6 +5,7 @@ import (
 
 	"github.com/kilntainers/kilntainers/backends"
 	"github.com/kilntainers/kilntainers/backends/docker"
+	"github.com/kilntainers/kilntainers/backends/e2b"
 	"github.com/kilntainers/kilntainers/backends/wasm"
 )
 
@@ -15,4 +16,5 @@ var cacheDir atomic.Value
 // this command with another list.
 var drivers = append(backends.Drivers{
 	docker.Driver,
+	e2b.Driver,
 }, wasm.Drivers(func() string { dir, _ := cacheDir.Load().(string); return dir })...)
