@@ -41,6 +41,11 @@ type Driver struct {
 	// beside the common ones.
 	Options func() Options
 
+	// Agree reports where a Spec contradicts the options, as Options.Validate
+	// does, so that it is known when the profile is loaded. It does no I/O.
+	// nil means that they cannot.
+	Agree func(Spec, Options) error
+
 	// Describe says in a sentence or two, to a model, what a sandbox of this
 	// shape is: the image or environment, the shell, network on or off, the
 	// resources in force, and what persists between commands. The daemon adds

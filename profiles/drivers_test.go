@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
@@ -56,6 +57,12 @@ func fake(name string, f backends.Features, options func() backends.Options) bac
 		Describe: func(s backends.Spec, _ backends.Options) string { return "a fake sandbox for " + s.Profile },
 		Open: func(backends.Spec, backends.Options, *slog.Logger) (backends.Backend, error) {
 			return nil, errors.New("a fake driver opens nothing")
+		},
+		Agree: func(s backends.Spec, o backends.Options) error {
+			if d, ok := o.(*dockerOptions); ok && s.Network && slices.Contains(d.DockerRunFlags, "--network=none") {
+				return &backends.OptionError{Key: "docker_run_flags", Problem: "--network=none contradicts network = true; leave one of them out"}
+			}
+			return nil
 		},
 		Sweep: func(context.Context, backends.Sweep) ([]backends.Leftover, error) { return nil, nil },
 	}

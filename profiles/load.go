@@ -421,7 +421,11 @@ func (l *loader) setDriver(p *Profile, table map[string]any, faulty map[string]b
 			decode(v, fields.FieldByIndex(field), key, bad)
 		}
 	}
-	for _, err := range flatten(p.Options.Validate()) {
+	problems := flatten(p.Options.Validate())
+	if len(problems) == 0 && driver.Agree != nil {
+		problems = flatten(driver.Agree(p.Spec(backends.Owner{}), p.Options))
+	}
+	for _, err := range problems {
 		var oe *backends.OptionError
 		if !errors.As(err, &oe) {
 			bad("backend", err.Error())

@@ -43,19 +43,35 @@ const (
 	removeTimeout = 30 * time.Second // to take back what failed
 )
 
+// agree reports flags about the network that contradict the profile's network
+// key.
+func agree(s backends.Spec, o *Options) error {
+	f, problems := parseFlags(o.DockerRunFlags)
+	if len(problems) > 0 {
+		return nil // Validate reports them
+	}
+	problem := ""
+	switch none := f.host.NetworkMode.IsNone(); {
+	case s.Network && none:
+		problem = "--network=none contradicts network = true; leave one of them out"
+	case !s.Network && (f.given["network"] || f.given["net"]) && !none:
+		problem = "--network contradicts network = false; set network = true"
+	case !s.Network && len(f.wantNetwork) > 0:
+		problem = f.wantNetwork[0] + " needs a network; set network = true"
+	default:
+		return nil
+	}
+	return &backends.OptionError{Key: "docker_run_flags", Problem: problem}
+}
+
 // open binds the driver to a profile. It does no I/O.
 func open(s backends.Spec, o *Options, log *slog.Logger, connect func(*Options) ([]*engine, error)) (*Backend, error) {
 	f, problems := parseFlags(o.DockerRunFlags)
 	if len(problems) > 0 {
 		return nil, &backends.OptionError{Key: "docker_run_flags", Problem: problems[0]}
 	}
-	switch none := f.host.NetworkMode.IsNone(); {
-	case s.Network && none:
-		return nil, &backends.OptionError{Key: "docker_run_flags", Problem: "--network=none contradicts network = true; leave one of them out"}
-	case !s.Network && f.given["network"] && !none, !s.Network && f.given["net"] && !none:
-		return nil, &backends.OptionError{Key: "docker_run_flags", Problem: "--network contradicts network = false; set network = true"}
-	case !s.Network && len(f.wantNetwork) > 0:
-		return nil, &backends.OptionError{Key: "docker_run_flags", Problem: f.wantNetwork[0] + " needs a network; set network = true"}
+	if err := agree(s, o); err != nil {
+		return nil, err
 	}
 	engines, err := connect(o)
 	if err != nil {

@@ -55,6 +55,7 @@ var Driver = backends.Driver{
 		Shell:      true,
 	},
 	Options:  func() backends.Options { return defaults() },
+	Agree:    func(s backends.Spec, o backends.Options) error { return agree(s, o.(*Options)) },
 	Describe: func(s backends.Spec, o backends.Options) string { return describe(s, o.(*Options)) },
 	Open: func(s backends.Spec, o backends.Options, log *slog.Logger) (backends.Backend, error) {
 		return open(s, o.(*Options), log, connect)
