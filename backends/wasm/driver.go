@@ -37,6 +37,9 @@ const (
 	maxFiles     = 256
 )
 
+// maxModule is how large a module of a profile may be.
+const maxModule = 256 << 20
+
 // bytesPerInode gives the number of files that fs_limit allows.
 const bytesPerInode = 1 << 10
 
@@ -190,6 +193,9 @@ func (c *moduleChecks) module(path string) error {
 	}
 	if !fi.Mode().IsRegular() {
 		return errors.New("it is not a file; give the path of a WASI module")
+	}
+	if fi.Size() > maxModule {
+		return fmt.Errorf("it has %d MiB; a module has at most %d", fi.Size()>>20, maxModule>>20)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
