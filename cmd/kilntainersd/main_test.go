@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -197,3 +200,71 @@ func TestBuiltin(t *testing.T) {
 		t.Errorf("got %s of %d profiles", got, len(c.Profiles))
 	}
 }
+
+// Every key of this build's drivers is in the table of keys, and what that
+// says of its default is so.
+func TestDriverKeys(t *testing.T) {
+	for _, d := range drivers {
+		known := map[string]profiles.Key{}
+		var defaults strings.Builder
+		for _, k := range profiles.Keys() {
+			if slices.Contains(k.Backends, d.Name) {
+				known[k.Name] = k
+				if k.Default != "" {
+					defaults.WriteString(k.Name + " = " + k.Default + "\n")
+				}
+			}
+		}
+		for _, name := range tags(reflect.TypeOf(d.Options()).Elem()) {
+			if _, ok := known[name]; !ok {
+				t.Errorf("the key %s of backend %s is not in profiles.Keys", name, d.Name)
+			}
+		}
+		dir := t.TempDir()
+		module := filepath.Join(dir, "m.wasm")
+		if err := os.WriteFile(module, emptyCommand, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		must := ""
+		if d.Name == "wasm" {
+			must = fmt.Sprintf("wasm_path = %q\n", module)
+		}
+		load := func(keys string) *profiles.Profile {
+			file := filepath.Join(dir, "k.toml")
+			if err := os.WriteFile(file, []byte(fmt.Sprintf("[profiles.p]\nbackend = %q\n%s%s", d.Name, must, keys)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c, err := profiles.Load(file, drivers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c.Profiles["p"]
+		}
+		if !load("").Equal(load(defaults.String())) {
+			t.Errorf("backend %s: a profile that writes every default is another than one that writes none:\n%s", d.Name, defaults.String())
+		}
+	}
+}
+
+// tags returns the toml names of a struct's fields, those of embedded structs
+// too.
+func tags(t reflect.Type) (names []string) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			names = append(names, tags(f.Type)...)
+		} else if name, _, _ := strings.Cut(f.Tag.Get("toml"), ","); name != "" && name != "-" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// emptyCommand is the smallest WASI command: a module that exports a _start
+// that does nothing, and its memory.
+var emptyCommand = []byte("\x00asm\x01\x00\x00\x00" +
+	"\x01\x04\x01\x60\x00\x00" + // type 0: no parameters, no results
+	"\x03\x02\x01\x00" + // function 0 is of type 0
+	"\x05\x03\x01\x00\x01" + // one memory of one page
+	"\x07\x13\x02\x06_start\x00\x00\x06memory\x02\x00" +
+	"\x0a\x04\x01\x02\x00\x0b") // the function's body
