@@ -249,6 +249,29 @@ func TestTryOut(t *testing.T) {
 	tryOut(t, w.create())
 }
 
+// TestTryOutHTTP2: at E2B all streams of all sandboxes are in few connections.
+// One that is cut, or that nobody reads, does not hinder the others.
+func TestTryOutHTTP2(t *testing.T) {
+	service := e2btest.NewTLS(t)
+	w := with(t, service, nil)
+	w.backend.client.http.Transport = service.Client().Transport
+	s := w.create()
+	tryOut(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	slow := w.begin(ctx, s, "yes begun")
+	service.Fault(e2btest.Fault{On: "POST /process.Process/Start", Cut: 60, Times: 1})
+	if r := run(t.Context(), s, backends.Exec{Command: "yes | head -c 100; sleep 60"}); r.failure == nil || !strings.Contains(r.failure.Error(), "broke off") {
+		t.Errorf("a stream that is cut: got %+v", r)
+	}
+	if got := w.sh(s, "echo fine"); got != "fine\n" {
+		t.Errorf("got %q", got)
+	}
+	cancel()
+	if err := await(t, "the endless command", slow); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestTryOutWithoutSetsid: a template may lack it. What does not run away from
 // its environment, or its parent, is still found.
 func TestTryOutWithoutSetsid(t *testing.T) {

@@ -94,14 +94,29 @@ type Fault struct {
 }
 
 // New starts a service that ends with the test, and everything in it.
-func New(t testing.TB) *Service {
+func New(t testing.TB) *Service { return start(t, (*httptest.Server).Start) }
+
+// NewTLS is New with TLS and HTTP/2, as E2B itself has them. Its clients need
+// the transport of Client.
+func NewTLS(t testing.TB) *Service {
+	return start(t, func(s *httptest.Server) {
+		s.EnableHTTP2 = true
+		s.StartTLS()
+	})
+}
+
+// Client returns a client that trusts the service.
+func (s *Service) Client() *http.Client { return s.server.Client() }
+
+func start(t testing.TB, listen func(*httptest.Server)) *Service {
 	t.Helper()
 	if err := usable(); err != nil {
 		t.Skipf("the fake E2B cannot run here: %v", err)
 	}
 	s := &Service{mark: rand.Text(), key: Key, boxes: map[string]*box{}}
 	s.routes = s.control()
-	s.server = httptest.NewServer(s)
+	s.server = httptest.NewUnstartedServer(s)
+	listen(s.server)
 	s.URL = s.server.URL
 	t.Cleanup(s.close)
 	return s
