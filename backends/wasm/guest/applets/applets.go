@@ -133,19 +133,6 @@ func (c *Ctx) printf(format string, a ...any) { fmt.Fprintf(c.out, format, a...)
 func (c *Ctx) println(a ...any)               { fmt.Fprintln(c.out, a...) }
 func (c *Ctx) print(s string)                 { c.out.WriteString(s) }
 
-// env is an environment variable.
-func (c *Ctx) env(name string) string {
-	if c.call.Env == nil {
-		return os.Getenv(name)
-	}
-	for _, kv := range c.call.Env {
-		if v, ok := strings.CutPrefix(kv, name+"="); ok {
-			return v
-		}
-	}
-	return ""
-}
-
 // environ is the whole environment.
 func (c *Ctx) environ() []string {
 	if c.call.Env == nil {

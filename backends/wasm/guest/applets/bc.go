@@ -274,9 +274,8 @@ type bcTok struct {
 	text string
 }
 
-type bcStop struct{ kind byte } // 'b' break, 'c' continue, 'r' return, 'q' quit, 'h' halt
-
-// bcStmt runs a statement; the result says how it ended, 0 normally.
+// bcStmt runs a statement; the result says how it ended: 0 normally, b by
+// break, c by continue, r by return, q by quit.
 type bcStmt func() byte
 type bcExpr func() decimal
 

@@ -1133,14 +1133,12 @@ func hexdump(c *Ctx) {
 			break
 		}
 	}
-	if pos > skip || kind != "" || true {
-		if pos > 0 {
-			if kind == "C" {
-				c.printf("%08x\n", pos)
-			} else {
-				c.printf("%07x\n", pos)
-			}
-		}
+	switch {
+	case pos == 0:
+	case kind == "C":
+		c.printf("%08x\n", pos)
+	default:
+		c.printf("%07x\n", pos)
 	}
 }
 
@@ -1294,13 +1292,13 @@ func cmpTool(c *Ctx) {
 				c.flush()
 				switch {
 				case pos == 1:
-					fmt.Fprintf(c.err, "cmp: EOF on %s which is empty\n", shownFile(short))
+					fmt.Fprintf(c.err, "cmp: EOF on %s which is empty\n", short)
 				case verbose:
-					fmt.Fprintf(c.err, "cmp: EOF on %s after byte %d\n", shownFile(short), pos-1)
+					fmt.Fprintf(c.err, "cmp: EOF on %s after byte %d\n", short, pos-1)
 				case last == '\n':
-					fmt.Fprintf(c.err, "cmp: EOF on %s after byte %d, line %d\n", shownFile(short), pos-1, line-1)
+					fmt.Fprintf(c.err, "cmp: EOF on %s after byte %d, line %d\n", short, pos-1, line-1)
 				default:
-					fmt.Fprintf(c.err, "cmp: EOF on %s after byte %d, in line %d\n", shownFile(short), pos-1, line)
+					fmt.Fprintf(c.err, "cmp: EOF on %s after byte %d, in line %d\n", short, pos-1, line)
 				}
 			}
 			return
@@ -1326,8 +1324,6 @@ func cmpTool(c *Ctx) {
 		last = a
 	}
 }
-
-func shownFile(n string) string { return n }
 
 func catv(b byte) string {
 	s := ""
@@ -1382,8 +1378,7 @@ func split(c *Ctx) {
 		c.die("cannot open %s for reading: %s", quote(in), Strerror(err))
 	}
 	n := start
-	auto := width == 0
-	if auto {
+	if width == 0 {
 		width = 2
 	}
 	suffix := func() string {
@@ -1407,12 +1402,6 @@ func split(c *Ctx) {
 			i /= base
 		}
 		if i > 0 {
-			if !auto {
-				c.die("output file suffixes exhausted")
-			}
-			// GNU goes on with zaaa, zaab, …
-			n--
-			width++
 			c.die("output file suffixes exhausted")
 		}
 		return string(b) + extra
@@ -1500,9 +1489,7 @@ func split(c *Ctx) {
 		for i := range k {
 			open()
 			end := size / k * (i + 1)
-			if rem := size % k; true {
-				end = (size/k)*(i+1) + min(i+1, rem)
-			}
+			end += min(i+1, size%k)
 			if byLine {
 				end = size / k * (i + 1)
 				if i == k-1 {

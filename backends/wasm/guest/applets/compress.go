@@ -86,10 +86,6 @@ func compressTool(c *Ctx) {
 	kind, decompress, stdout := c.name, false, false
 	keep := false
 	switch c.name {
-	case "gunzip", "zcat":
-		c.name = "gzip" // they are scripts that run gzip
-	}
-	switch c.call.Args[0][strings.LastIndexByte(c.call.Args[0], '/')+1:] {
 	case "gunzip":
 		kind, decompress = "gzip", true
 	case "zcat":
@@ -170,7 +166,6 @@ type packer struct {
 	list, quiet, recursive, test    bool
 	verbose                         bool
 	suffix                          string
-	plain                           bool // the input was not compressed and is copied
 }
 
 // stream handles standard input.

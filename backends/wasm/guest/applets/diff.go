@@ -338,16 +338,15 @@ type differ struct {
 	style                                        byte // 'n' normal, 'u', 'c', 'e', 's' side by side, 'N' rcs
 	context                                      int
 	brief, same, recursive, newFile, text        bool
-	ignoreCase, ignoreBlank, ignoreSpace, allWS  bool
+	ignoreCase, ignoreSpace, allWS               bool
 	ignoreTrailing, noBlankLines, stripCR, funcs bool
-	minimal                                      bool
 	labels                                       []string
 	exclude                                      []string
 	ignoreRE, funcRE                             *regex.Regexp
 	start                                        string
 	flags                                        string // for the "diff -r a b" lines
 	width                                        int
-	suppressCommon, leftColumn, color            bool
+	suppressCommon, leftColumn                   bool
 }
 
 func diff(c *Ctx) {
@@ -634,10 +633,6 @@ func (d *differ) files(a, b string, sub bool) {
 			c.printf("Binary files %s and %s differ\n", a, b)
 		}
 		c.code = max(c.code, 1)
-		if !d.brief {
-			c.code = 2
-			c.code = 1
-		}
 		return
 	}
 	ids := map[string]int{}
@@ -727,11 +722,7 @@ func (d *differ) ignorable(edits []hunkEdit, fa, fb *diffFile) []hunkEdit {
 
 func (d *differ) line(prefix string, f *diffFile, i int) {
 	l := f.lines[i]
-	if prefix == "" || len(l) > 1 || d.style != 'u' || prefix != " " {
-		d.c.print(prefix)
-	} else {
-		d.c.print(prefix)
-	}
+	d.c.print(prefix)
 	d.c.out.Write(l)
 	if f.noEOL && i == len(f.lines)-1 {
 		d.c.print("\n\\ No newline at end of file\n")
@@ -916,9 +907,7 @@ func (d *differ) contextual(fa, fb *diffFile, edits []hunkEdit) {
 
 // sideBySide is -y.
 func (d *differ) sideBySide(fa, fb *diffFile, edits []hunkEdit) {
-	half := (d.width - 3) / 2
-	half = max(half-(half+3)%8%1, 1)
-	gutter := half
+	gutter := max((d.width-3)/2, 3)
 	row := func(l, r []byte, mark byte) {
 		text := func(b []byte) string {
 			return truncate(expandTabs(strings.TrimRight(string(b), "\n")), gutter-2)
@@ -926,7 +915,6 @@ func (d *differ) sideBySide(fa, fb *diffFile, edits []hunkEdit) {
 		left := text(l)
 		out := left
 		if mark != ' ' || r != nil {
-			out = fmt.Sprintf("%-*s", gutter, left)
 			if mark == ' ' && r != nil {
 				out = left + tabTo(textWidth(left), gutter+2) + text(r)
 				d.c.println(out)

@@ -1000,8 +1000,6 @@ func tr(c *Ctx) {
 					table[b] = set2[len(set2)-1]
 				}
 			}
-			// The first mapping of a byte wins in GNU's tr only through order:
-			// later ones override, as here.
 		}
 	}
 	var sq [256]bool
@@ -1124,7 +1122,7 @@ func (c *Ctx) trSet(s string, size int) []byte {
 
 // byteClass lists the bytes of a class in the C locale.
 func byteClass(name string) ([]byte, bool) {
-	in := func(r rune) bool { return false }
+	var in func(rune) bool
 	switch name {
 	case "alpha":
 		in = unicode.IsLetter

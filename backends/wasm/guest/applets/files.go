@@ -247,9 +247,9 @@ func (c *Ctx) ask(format string, a ...any) bool {
 }
 
 type remover struct {
-	c                            *Ctx
-	recursive, force, ask, dirs  bool
-	verbose, askOnce, oneFS, any bool
+	c                           *Ctx
+	recursive, force, ask, dirs bool
+	verbose                     bool
 }
 
 func rm(c *Ctx) {
@@ -357,13 +357,13 @@ func unlink(c *Ctx) {
 
 // copier is cp, and mv between what rename cannot join.
 type copier struct {
-	c                                         *Ctx
-	recursive, force, ask, noClobber, update  bool
-	preserve, links, follow, followArgs       bool
-	verbose, hard, symbolic, parents, noDir   bool
-	backup, attrsOnly, removeFirst, intoFixed bool
-	suffix                                    string
-	seen                                      map[[2]int64]string // copies of files with several links
+	c                                        *Ctx
+	recursive, force, ask, noClobber, update bool
+	preserve, keepLinks, links, followArgs   bool
+	verbose, hard, symbolic, parents, noDir  bool
+	backup, attrsOnly, removeFirst           bool
+	suffix                                   string
+	seen                                     map[[2]int64]string // copies of files with several links
 }
 
 func cp(c *Ctx) {
@@ -377,7 +377,7 @@ func cp(c *Ctx) {
 		case "b", "backup":
 			k.backup = o.arg != "none" && o.arg != "off"
 		case "d":
-			noDeref, set = true, true
+			noDeref, set, k.keepLinks = true, true, true
 		case "f":
 			k.force = true
 		case "H":
@@ -563,7 +563,7 @@ func (k *copier) copy(src, dst string, i *sys.Info) {
 			c.fail("cannot create symbolic link %s: %s", quote(dst), Strerror(err))
 		}
 		return
-	case first != "" && k.preserve && i.Nlink > 1:
+	case first != "" && (k.preserve || k.keepLinks) && i.Nlink > 1:
 		os.Remove(dst)
 		if os.Link(first, dst) == nil {
 			return
@@ -918,7 +918,7 @@ func link(c *Ctx) {
 
 func touch(c *Ctx) {
 	o := c.options("acd:fhmr:t:", "no-create=c date=d no-dereference=h reference=r time:")
-	var atime, mtime, noCreate, fixed bool
+	var atime, mtime, noCreate bool
 	now := time.Now().UnixNano()
 	at, mt := now, now
 	for o.next() {
@@ -937,22 +937,21 @@ func touch(c *Ctx) {
 			if err != nil {
 				c.die("invalid date format %s", quote(o.arg))
 			}
-			at, mt, fixed = t.UnixNano(), t.UnixNano(), true
+			at, mt = t.UnixNano(), t.UnixNano()
 		case "r":
 			i, err := sys.Stat(o.arg)
 			if err != nil {
 				c.die("failed to get attributes of %s: %s", quote(o.arg), Strerror(err))
 			}
-			at, mt, fixed = i.Atime, i.Mtime, true
+			at, mt = i.Atime, i.Mtime
 		case "t":
 			t, ok := stampTime(o.arg)
 			if !ok {
 				c.die("invalid date format %s", quote(o.arg))
 			}
-			at, mt, fixed = t.UnixNano(), t.UnixNano(), true
+			at, mt = t.UnixNano(), t.UnixNano()
 		}
 	}
-	_ = fixed
 	if len(o.args) == 0 {
 		c.warn("missing file operand")
 		c.usage()

@@ -150,18 +150,16 @@ type finder struct {
 	now                time.Time
 	regexSyntax        regex.Syntax
 	dayStart           bool
-	warned             bool
 }
 
 // batch is -exec … {} +.
 type batch struct {
-	f      *finder
-	cmd    []string
-	dir    string
-	inDir  bool
-	args   []string
-	size   int
-	failed bool
+	f     *finder
+	cmd   []string
+	dir   string
+	inDir bool
+	args  []string
+	size  int
 }
 
 func findTool(c *Ctx) {

@@ -335,7 +335,6 @@ type jqInput struct {
 	name  string
 	pull  func() (any, error)
 	done  bool
-	data  []byte
 	line  int
 }
 

@@ -88,27 +88,26 @@ func humanSize(n int64, base float64) string {
 }
 
 type lister struct {
-	c                                                    *Ctx
-	all, almost, long, one, recurse, dirs, human, si     bool
-	inode, blocks, numeric, noGroup, noOwner, reverse    bool
-	slash, classify, fileType, deref, derefArgs          bool
-	quoteNames, commas, across, columns, kibi, escape    bool
-	groupDirs, ignoreBackups, fullTime, zero, hideCtl, z bool
-	sortBy                                               byte // n t S X v U
-	timeField                                            byte // m a c
-	timeStyle                                            string
-	width                                                int
-	ignore                                               []string
-	blockSize                                            int64
-	sections                                             int
-	needHeader                                           bool
+	c                                                 *Ctx
+	all, almost, long, one, recurse, dirs, human, si  bool
+	inode, blocks, numeric, noGroup, noOwner, reverse bool
+	slash, classify, fileType, deref, derefArgs       bool
+	quoteNames, commas, across, columns, escape       bool
+	groupDirs, ignoreBackups, zero                    bool
+	sortBy                                            byte // n t S X v U
+	timeField                                         byte // m a c
+	timeStyle                                         string
+	width                                             int
+	ignore                                            []string
+	blockSize                                         int64
+	sections                                          int
+	needHeader                                        bool
 }
 
 type entry struct {
-	name   string // as shown
-	path   string
-	info   *sys.Info
-	target string // of a link
+	name string // as shown
+	path string
+	info *sys.Info
 }
 
 func ls(c *Ctx) {

@@ -392,7 +392,7 @@ func getoptTool(c *Ctx) {
 	for p.next() {
 		dash := " -"
 		takes := p.has
-		if len(p.opt) > 1 || p.opt != "" && strings.Index(short, p.opt) < 0 {
+		if len(p.opt) > 1 || p.opt != "" && !strings.Contains(short, p.opt) {
 			dash = " --"
 			for _, l := range p.long {
 				if l.name == p.opt {

@@ -72,12 +72,9 @@ func seq(c *Ctx) {
 			c.usage()
 		}
 		nums[i] = r
-		if _, frac, ok := strings.Cut(t, "."); ok && !strings.ContainsAny(t, "eE") && !(i == len(args)-1 && len(args) > 1 && false) {
-			if i < len(args)-1 || len(args) == 1 || pad {
-				if i < 2 && i < len(args)-1 || pad {
-					scale = max(scale, len(frac))
-				}
-			}
+		// The last number shows no decimals of its own, unless -w pads to it.
+		if _, frac, ok := strings.Cut(t, "."); ok && !strings.ContainsAny(t, "eE") && (i < len(args)-1 || pad) {
+			scale = max(scale, len(frac))
 		}
 	}
 	first, step, last := big.NewRat(1, 1), big.NewRat(1, 1), nums[len(nums)-1]
@@ -393,10 +390,6 @@ func (e *exprParser) matchText(s, pattern string) string {
 	if err != nil {
 		e.c.dieCode(2, "%v", err)
 	}
-	anchored, err := regex.Compile(`\(`+shiftBackrefs(pattern)+`\)`, regex.Basic, 0)
-	if err != nil {
-		anchored = re
-	}
 	m := re.Find([]byte(s))
 	if m != nil && m[0] != 0 { // it has to begin at the start
 		m = nil
@@ -406,7 +399,6 @@ func (e *exprParser) matchText(s, pattern string) string {
 			}
 		}
 	}
-	_ = anchored
 	if re.Groups() > 0 {
 		if m == nil || m[2] < 0 {
 			return ""

@@ -1,7 +1,6 @@
 package applets
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -103,9 +102,7 @@ func patch(c *Ctx) {
 		c.dieCode(2, "**** %v", err)
 	}
 	if len(files) == 0 {
-		if len(bytes.TrimSpace(data)) > 0 || true {
-			c.dieCode(2, "**** Only garbage was found in the patch input.")
-		}
+		c.dieCode(2, "**** Only garbage was found in the patch input.")
 	}
 	for i := range files {
 		p.apply(&files[i], target)
@@ -363,7 +360,7 @@ func (p *patcher) apply(f *patchFile, name string) {
 		}
 		if d := at - want - shift; d != 0 || fuzz > 0 {
 			shift += d
-			say("Hunk #%d succeeded at %d", k+1, at+1+len(out)-pos-(0))
+			say("Hunk #%d succeeded at %d", k+1, at+1+len(out)-pos)
 			if fuzz > 0 {
 				say(" with fuzz %d", fuzz)
 			}

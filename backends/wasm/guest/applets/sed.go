@@ -43,9 +43,9 @@ type sedCmd struct {
 }
 
 type sedFlags struct {
-	global, print, eval, m bool
-	nth                    int
-	file                   string
+	global, print, eval bool
+	nth                 int
+	file                string
 }
 
 // sedPiece is part of a replacement: text, a group (-1: none), or a case switch.
@@ -58,7 +58,6 @@ type sedPiece struct {
 type sedParser struct {
 	src      string
 	i        int
-	expr     int // number of the -e, for messages
 	extended bool
 	posix    bool
 	cmds     []*sedCmd

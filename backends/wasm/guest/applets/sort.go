@@ -115,7 +115,6 @@ func sortTool(c *Ctx) {
 			k.startBlanks, k.endBlanks = s.global.blanks, s.global.blanks
 		}
 	}
-	var data []byte
 	var ls []string
 	for _, n := range orStdin(o.args) {
 		r, err := c.open(n)
@@ -127,7 +126,6 @@ func sortTool(c *Ctx) {
 		}
 		r.Close()
 	}
-	_ = data
 	if check != "" {
 		s.check(ls, check == "C", o.args)
 		return

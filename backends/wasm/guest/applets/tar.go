@@ -9,36 +9,37 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/sys"
 )
 
 type tarrer struct {
-	c                                       *Ctx
-	mode                                    byte // c x t r u
-	file, dir, toCommand                    string
-	verbose                                 int
-	packing                                 string
-	auto                                    bool
-	keepOld, overwrite, toStdout, perms     bool
-	deref, noRecurse, absolute, noMtime     bool
-	sameOwner, wildcards, anchored, utc     bool
-	numeric, quoteNames, skipOld            bool
-	strip                                   int
-	exclude                                 []string
-	excludeVCS, removeFiles, totals, unlink bool
-	owner, group, modeSpec, sortNames       string
-	mtime                                   *time.Time
-	transforms                              []*sedCmd
-	members                                 []string
-	files                                   []string // from -T
-	null                                    bool
-	links                                   map[[2]int64]string
-	dirTimes                                []func()
-	warnedSlash                             bool
-	format                                  tar.Format
-	newer                                   int64
+	c                                   *Ctx
+	mode                                byte // c x t r u
+	file                                string
+	verbose                             int
+	packing                             string
+	auto                                bool
+	keepOld, overwrite, toStdout, perms bool
+	deref, noRecurse, absolute, noMtime bool
+	wildcards                           bool
+	numeric, skipOld                    bool
+	strip                               int
+	exclude                             []string
+	removeFiles                         bool
+	owner, group, modeSpec, sortNames   string
+	mtime                               *time.Time
+	transforms                          []*sedCmd
+	members                             []string
+	files                               []string // from -T
+	null                                bool
+	links                               map[[2]int64]string
+	dirTimes                            []func()
+	warnedSlash                         bool
+	format                              tar.Format
+	newer                               int64
 }
 
 func tarTool(c *Ctx) {
@@ -187,21 +188,10 @@ func tarTool(c *Ctx) {
 			t.file = wd + "/" + t.file
 		}
 	}
-	var names []string
-	if len(dirs) > 0 && !(len(o.args) > 0 && strings.HasPrefix(o.args[0], "\x00") && false) {
-		first := true
-		for _, a := range o.args {
-			if strings.HasPrefix(a, "\x00") {
-				break
-			}
-			_ = a
-		}
-		if first && c.firstC() {
-			chdir(dirs[0])
-		}
+	if len(dirs) > 0 && c.firstC() {
+		chdir(dirs[0])
 	}
-	names = append(names, o.args...)
-	names = append(names, t.files...)
+	names := append(o.args, t.files...)
 	switch t.mode {
 	case 'c', 'r', 'u':
 		t.create(names)
@@ -429,7 +419,8 @@ func (t *tarrer) add(tw *tar.Writer, name string) {
 		h.Uname, h.Gname = "", ""
 	}
 	if t.owner != "" {
-		n, id, ok := strings.Cut(t.owner, ":")
+		n, id, _ := strings.Cut(t.owner, ":")
+		var ok bool
 		if h.Uid, ok = lookupName("/etc/passwd", n); ok {
 			h.Uname = userName(h.Uid)
 		}
@@ -438,7 +429,8 @@ func (t *tarrer) add(tw *tar.Writer, name string) {
 		}
 	}
 	if t.group != "" {
-		n, id, ok := strings.Cut(t.group, ":")
+		n, id, _ := strings.Cut(t.group, ":")
+		var ok bool
 		if h.Gid, ok = lookupName("/etc/group", n); ok {
 			h.Gname = groupName(h.Gid)
 		}
@@ -552,11 +544,7 @@ func (t *tarrer) read() {
 	if t.file != "" && t.file != "-" {
 		f, err := os.Open(t.file)
 		if err != nil {
-			name := path.Base(t.file)
-			if !strings.Contains(strings.Join(c.args, " "), name) || true {
-				name = t.file
-			}
-			c.warn("%s: Cannot open: %s", name, Strerror(err))
+			c.warn("%s: Cannot open: %s", t.file, Strerror(err))
 			c.dieCode(2, "Error is not recoverable: exiting now")
 		}
 		defer f.Close()
@@ -741,7 +729,7 @@ func (t *tarrer) extract(tr *tar.Reader, h *tar.Header) {
 	}
 	if exists && old.IsDir() {
 		if err := os.Remove(disk); err != nil {
-			fail("open", errors.New("Is a directory"))
+			fail("open", syscall.EISDIR)
 			return
 		}
 	} else if exists && !(t.overwrite && old.IsRegular()) && !(h.Typeflag == tar.TypeLink && t.memberName(h.Linkname) == disk) {

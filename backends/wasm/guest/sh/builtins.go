@@ -561,23 +561,19 @@ func evalBuiltin(s *Shell, args []string) int {
 	}
 	line := s.line
 	s.status = 0
-	s.evalText_(text)
+	s.evalScript(text)
 	s.line = line
 	return s.status
 }
 
-// evalText_ runs text in this shell; an abort unwinds beyond it.
-func (s *Shell) evalText_(text string) {
+// evalScript runs text in this shell; an abort unwinds beyond it.
+func (s *Shell) evalScript(text string) {
 	err := s.stmts(strings.NewReader(text), s.name, func(st *syntax.Stmt) bool {
 		s.stmt(st)
 		return s.ctl == ctlNone
 	})
 	if err != nil && s.ctl == ctlNone {
-		name := s.name + ": eval"
-		if s.sourceName == "" && !s.script {
-			name = s.name + ": eval"
-		}
-		s.syntaxError(err, name)
+		s.syntaxError(err, s.name+": eval")
 		if s.bash {
 			s.ctl = ctlNone
 			s.status = 2
@@ -618,7 +614,7 @@ func dotBuiltin(s *Shell, args []string) int {
 		}
 	}
 	if err != nil {
-		s.errorf("%s: %s", file, applets.Strerror(err))
+		s.cannotOpen(file, 0, err)
 		if !s.bash {
 			s.ctl = ctlExit
 			return 2
@@ -749,17 +745,13 @@ func (s *Shell) describe(name string, verbose bool, cmd string) bool {
 }
 
 func typeBuiltin(s *Shell, args []string) int {
-	var word, path, all, noFuncs bool
+	var word, path bool
 	rest, err := getopts(args[1:], "tpaPf", func(c byte, _ string) error {
 		switch c {
 		case 't':
 			word = true
 		case 'p', 'P':
 			path = true
-		case 'a':
-			all = true
-		case 'f':
-			noFuncs = true
 		}
 		return nil
 	})
@@ -767,7 +759,6 @@ func typeBuiltin(s *Shell, args []string) int {
 		s.errorf("type: %v", err)
 		return 2
 	}
-	_, _ = all, noFuncs
 	status := 0
 	for _, n := range rest {
 		switch {

@@ -223,7 +223,6 @@ func (a *attributes) apply(v *variable) {
 // that the parser recognised.
 func (s *Shell) declClause(c *syntax.DeclClause) {
 	var at attributes
-	var plain []string
 	type todo struct {
 		assign *syntax.Assign
 		text   string
@@ -233,7 +232,6 @@ func (s *Shell) declClause(c *syntax.DeclClause) {
 		switch {
 		case a.Naked && a.Name == nil:
 			for _, w := range s.fieldsOf([]*syntax.Word{a.Value}) {
-				plain = append(plain, w)
 				list = append(list, todo{text: w})
 			}
 		default:

@@ -489,10 +489,10 @@ func (s *Shell) procSubst(p *syntax.ProcSubst) string {
 	}
 	s.fds[fd] = mine
 	s.tempFds = append(s.tempFds, fd)
-	j := &job{done: make(chan struct{}), hidden: true}
+	s.shared.running.Add(1)
 	go func() {
-		j.status = sub.runSub(func() { sub.list(p.Stmts) })
-		close(j.done)
+		sub.runSub(func() { sub.list(p.Stmts) })
+		s.shared.running.Add(-1)
 	}()
 	return fmt.Sprintf("/dev/fd/%d", fd)
 }
@@ -894,6 +894,9 @@ options:
 
 // busy reports whether subshells still run on goroutines of this process.
 func (s *Shell) busy() bool {
+	if s.shared.running.Load() > 0 {
+		return true
+	}
 	for _, j := range s.jobs {
 		if !j.finished() {
 			return true
@@ -909,7 +912,7 @@ func (s *Shell) runAlias(st *syntax.Stmt, c *syntax.CallExpr) bool {
 	}
 	name := c.Args[0].Lit()
 	text, ok := s.aliases[name]
-	if !ok || name == "" || s.opt[1] && s.underscore == "\x00"+name {
+	if !ok || name == "" {
 		return false
 	}
 	src := s.source(st)
@@ -947,13 +950,8 @@ func (s *Shell) trace(words ...string) {
 		ps4 = s.wordIn(w, mode{heredoc: true})
 	}
 	s.opt['x'] = true
-	if ps4 != "" && s.bash {
-		ps4 = strings.Repeat(ps4[:1], s.substDepth()) + ps4
-	}
 	fmt.Fprintf(s.stderr(), "%s%s\n", ps4, strings.Join(words, " "))
 }
-
-func (s *Shell) substDepth() int { return 0 }
 
 func (s *Shell) traceArgs(args []string) {
 	if !s.opt['x'] {

@@ -20,7 +20,6 @@ type job struct {
 	text   string
 	status int // valid once done is closed
 	done   chan struct{}
-	hidden bool
 	told   bool // its end was reported or waited for
 }
 

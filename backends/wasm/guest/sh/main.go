@@ -32,7 +32,7 @@ func (s *Shell) outlive(status int) {
 }
 
 func (s *Shell) main(args []string) int {
-	var command, readStdin, haveCommand bool
+	var command, readStdin bool
 	for len(args) > 0 {
 		a := args[0]
 		if len(a) < 2 || a[0] != '-' && a[0] != '+' {
@@ -100,7 +100,6 @@ func (s *Shell) main(args []string) int {
 			return 2
 		}
 		text := args[0]
-		haveCommand = true
 		args = args[1:]
 		if len(args) > 0 {
 			s.name = args[0]
@@ -109,7 +108,6 @@ func (s *Shell) main(args []string) int {
 		s.params = args
 		return s.Run(strings.NewReader(text), s.name+": -c")
 	}
-	_ = haveCommand
 	if len(args) > 0 && !readStdin {
 		return s.runFile(args[0], args[1:])
 	}

@@ -10,8 +10,6 @@ import (
 // A backslash takes the next character literally; that is how quoted text
 // gets into a pattern.
 
-const patternChars = `*?[\`
-
 // escapePattern makes s match itself.
 func escapePattern(s string) string {
 	if !strings.ContainsAny(s, `*?[]\()|!+@-^`) {
@@ -381,6 +379,9 @@ func (m *matcher) replace(s, p, with string, all bool, at string) string {
 			n = -1
 		}
 		return strings.Replace(s, unescapePattern(p), with, n)
+	}
+	if s == "" && m.match(p, "") {
+		return with
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); {

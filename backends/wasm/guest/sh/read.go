@@ -222,9 +222,6 @@ func (s *Shell) readInput(fd int, delim byte, nchars int, exact, raw bool, timeo
 		select {
 		case r = <-ch:
 			f.SetReadDeadline(time.Time{})
-			if r.status != 0 && time.Now().IsZero() {
-				r.status = 142
-			}
 		case <-time.After(timeout + 50*time.Millisecond):
 			r = result{"", 142}
 		}

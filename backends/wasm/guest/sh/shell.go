@@ -119,6 +119,7 @@ type function struct {
 // shared is what all Shells of a process have in common.
 type shared struct {
 	pid       int
+	running   atomic.Int32 // subshells on goroutines beside the main shell
 	start     time.Time
 	secondsAt int
 	rng       *rand.PCG
@@ -298,7 +299,7 @@ func (s *Shell) fork() *Shell {
 	for n, f := range s.fds {
 		c.fds[n] = f.share()
 	}
-	if s.traps != nil && len(s.traps) > 0 {
+	if len(s.traps) > 0 {
 		c.outerTraps = s.traps
 	}
 	c.traps = map[string]string{}
@@ -459,8 +460,14 @@ func (s *Shell) syntaxError(err error, name string) {
 	case errors.As(err, &pe):
 		line, msg = pe.Pos.Line(), pe.Text
 		if pe.Incomplete && strings.Contains(msg, "quote") {
-			msg = "unexpected EOF while looking for matching " + msg[strings.LastIndex(msg, "quote")+5:]
 			msg = "unexpected EOF while looking for matching quote"
+			if s.ash {
+				msg = "syntax error: unterminated quoted string"
+			}
+		} else if tok, _, ok := strings.Cut(strings.TrimPrefix(msg, "`"), "` can only be used"); ok && s.ash {
+			msg = "syntax error: unexpected \"" + tok + "\""
+		} else if tok, _, ok := strings.Cut(strings.TrimPrefix(msg, "`"), "` can only be used"); ok {
+			msg = "syntax error near unexpected token `" + tok + "'"
 		} else if pe.Incomplete {
 			msg = "syntax error: unexpected end of file"
 		} else {

@@ -21,14 +21,14 @@ const (
 // variable is one shell variable. A scalar has val; an indexed array has vals
 // at the ascending subscripts keys; an associative array has dict.
 type variable struct {
-	kind                               kind
-	set                                bool
-	val                                string
-	keys                               []int
-	vals                               []string
-	dict                               map[string]string
-	exported, readonly, integer        bool
-	lowerCase, upperCase, nameref, tra bool
+	kind                          kind
+	set                           bool
+	val                           string
+	keys                          []int
+	vals                          []string
+	dict                          map[string]string
+	exported, readonly, integer   bool
+	lowerCase, upperCase, nameref bool
 }
 
 // at is the element with subscript i.
