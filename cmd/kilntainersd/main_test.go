@@ -141,7 +141,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 
 // send SIGNAL sends the daemon a signal.
 func send(ts *testscript.TestScript, neg bool, args []string) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", ts.Getenv("KILNTAINERS_SOCKET"))
 	}}}
 	res, err := client.Get("http://kilntainers/-/status")
