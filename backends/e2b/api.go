@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -313,6 +314,11 @@ func (c *client) create(ctx context.Context, in newSandbox, log *slog.Logger) (o
 		defer cancel()
 		out = created{}
 		err := c.postSandbox(call, in, &out)
+		if err == nil {
+			if err = out.check(); err != nil {
+				err = &lostError{host: hostOf(c.api), sent: true, err: err}
+			}
+		}
 		if e := (*apiError)(nil); errors.As(err, &e) && e.After > 0 {
 			c.pace.hold(min(e.After, maxAfter))
 		}
@@ -341,6 +347,17 @@ func (c *client) postSandbox(ctx context.Context, in newSandbox, out *created) e
 		c.old.Store(true)
 	}
 	return err
+}
+
+// sandboxID is how the name of a sandbox looks. It goes into addresses.
+var sandboxID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*$`)
+
+// check reports why there cannot be such a sandbox.
+func (c created) check() error {
+	if !sandboxID.MatchString(c.ID) || c.Domain != "" && !domainName.MatchString(c.Domain) {
+		return fmt.Errorf("a sandbox named %q at %q cannot be", oneLine(c.ID), oneLine(c.Domain))
+	}
+	return nil
 }
 
 // unknownCall tells a control plane that has no such call from one that has
@@ -445,7 +462,7 @@ func (c *client) list(ctx context.Context, key, value string) (all []listed, err
 			return all, err
 		}
 		for _, l := range page {
-			if l.Metadata[key] == value { // whatever the service took the filter for
+			if l.Metadata[key] == value && sandboxID.MatchString(l.ID) { // whatever the service took the filter for
 				all = append(all, l)
 			}
 		}

@@ -116,6 +116,8 @@ const (
 	maxSilence = 2*keepalive + 10*time.Second
 )
 
+var errSilent = errors.New("it was silent for too long")
+
 // do makes one request. When the token is refused, which leaves nothing done,
 // it asks the control plane for the one that holds now.
 func (d *envd) do(ctx context.Context, method, path, user string, body []byte, header http.Header) (*http.Response, error) {

@@ -496,3 +496,63 @@ func TestSecrets(t *testing.T) {
 		}
 	}
 }
+
+// What a control plane may say of a sandbox that cannot be. Names go into
+// addresses, so they are not taken as they come; what was made is ended.
+func TestImpossibleSandbox(t *testing.T) {
+	for _, k := range []struct{ answer, want string }{
+		{`{"sandboxID":"../../v2/templates"}`, "cannot be"},
+		{`{"sandboxID":"i1.example.com/"}`, "cannot be"},
+		{`{"sandboxID":""}`, "cannot be"},
+		{`{"sandboxID":"i1","domain":"example.com/path?"}`, "cannot be"},
+		{`{"sandboxID":"i1","domain":"user@example.com"}`, "cannot be"},
+		{`{"sandboxID":["i1"]}`, "not what was asked for"},
+		{`null`, "cannot be"},
+	} {
+		var ended []string
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.Method {
+			case http.MethodPost:
+				w.WriteHeader(http.StatusCreated)
+				w.Write([]byte(k.answer))
+			case http.MethodDelete:
+				ended = append(ended, r.URL.EscapedPath())
+			case http.MethodGet: // what became of the creation that was not understood?
+				w.Write([]byte(`[{"sandboxID":"..","metadata":{"kilntainers.sandbox":"` + nonceOf(r) + `"}},
+					{"sandboxID":"other","metadata":{}},
+					{"sandboxID":"found","metadata":{"kilntainers.sandbox":"` + nonceOf(r) + `"}}]`))
+			}
+		}))
+		o := defaults()
+		o.APIKey, o.APIURL, o.SandboxURL = "x", srv.URL, srv.URL
+		b, err := open(backends.Spec{Owner: owner}, o, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = b.Create(t.Context())
+		if err == nil || !strings.Contains(err.Error(), k.want) {
+			t.Errorf("%s: got %v, want %q", k.answer, err, k.want)
+		}
+		if !slices.Equal(ended, []string{"/sandboxes/found"}) {
+			t.Errorf("%s: ended was %q", k.answer, ended)
+		}
+		b.Close()
+		srv.Close()
+	}
+}
+
+// nonceOf is what a list is asked for.
+func nonceOf(r *http.Request) string {
+	_, nonce, _ := strings.Cut(r.URL.Query().Get("metadata"), "=")
+	return nonce
+}
+
+// A service without tokens can be used, but the operator is told.
+func TestNoToken(t *testing.T) {
+	w := start(t, nil)
+	w.service.Fault(e2btest.Fault{On: "POST /v2/sandboxes", Status: 201, Body: `{"sandboxID":"i1","envdVersion":"0.1"}`, Times: 1})
+	w.cannotCreate("removed from outside") // the fake has no such sandbox
+	if !strings.Contains(w.log.String(), "no access token") {
+		t.Errorf("the log does not say so: %s", w.log)
+	}
+}

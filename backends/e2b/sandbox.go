@@ -171,6 +171,9 @@ func (s *sandbox) remove() *removal {
 func (s *sandbox) look(ctx context.Context) error {
 	out, err := s.script(ctx, "", lookScript)
 	for err != nil && (errors.As(err, new(*lostError)) || isCode(err, "unavailable", "unknown")) {
+		if gone := s.exists(ctx); errors.Is(gone, backends.ErrGone) {
+			return gone
+		}
 		if sleep(ctx, 300*time.Millisecond) != nil {
 			break
 		}
