@@ -1,0 +1,142 @@
+package applets
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+)
+
+// runTool runs a tool on some input and returns all that it prints.
+func runTool(input string, args ...string) (string, int) {
+	var out bytes.Buffer
+	code := Run(&Call{Args: args, Stdin: strings.NewReader(input), Stdout: &out, Stderr: &out})
+	return out.String(), code
+}
+
+func TestTools(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, tt := range []struct {
+		input string
+		args  []string
+		want  string
+		code  int
+	}{
+		{"b\na\nc\n", []string{"sort", "-r"}, "c\nb\na\n", 0},
+		{"10K\n2M\n500\n", []string{"sort", "-h"}, "500\n10K\n2M\n", 0},
+		{"a1\na10\na2\n", []string{"sort", "-V"}, "a1\na2\na10\n", 0},
+		{"x 2\ny 10\n", []string{"sort", "-k2,2nr"}, "y 10\nx 2\n", 0},
+		{"a:b:c\n", []string{"cut", "-d:", "-f2-"}, "b:c\n", 0},
+		{"hello", []string{"tr", "a-y", "b-z"}, "ifmmp", 0},
+		{"aab\n", []string{"tr", "-s", "a"}, "ab\n", 0},
+		{"a\na\nb\n", []string{"uniq", "-c"}, "      2 a\n      1 b\n", 0},
+		{"one\ntwo", []string{"sed", "-n", "$p"}, "two", 0},
+		{"one\ntwo", []string{"sed", "p"}, "one\none\ntwo\ntwo", 0},
+		{"a-b\n", []string{"sed", `s/\(.\)-\(.\)/\2\n\U\1/`}, "b\nA\n", 0},
+		{"1\n2\n3\n4\n", []string{"sed", "-n", "2,3{=;p}"}, "2\n2\n3\n3\n", 0},
+		{"x\n", []string{"sed", "q5"}, "x\n", 5},
+		{"x\n", []string{"sed", "k"}, "sed: -e expression #1, char 1: unknown command: `k'\n", 1},
+		{"foo bar\n", []string{"grep", "-o", "[a-z]*r"}, "bar\n", 0},
+		{"a\n", []string{"grep", "b"}, "", 1},
+		{"a\n", []string{"grep", "["}, "grep: Unmatched [, [^, [:, [., or [=\n", 2},
+		{"", []string{"printf", "%03d|%-4s|%x\\n", "7", "ab", "255"}, "007|ab  |ff\n", 0},
+		{"", []string{"printf", "%d\\n", "x"}, "printf: 'x': expected a numeric value\n0\n", 1},
+		{"", []string{"expr", "2", "+", "3"}, "5\n", 0},
+		{"", []string{"expr", "abc", ":", `a\(.\)`}, "b\n", 0},
+		{"", []string{"seq", "-w", "9", "11"}, "09\n10\n11\n", 0},
+		{"", []string{"basename", "/a/b.c", ".c"}, "b\n", 0},
+		{"", []string{"ls", "-z"}, "ls: invalid option -- 'z'\nTry 'ls --help' for more information.\n", 2},
+		{"", []string{"ls", "nofile"}, "ls: cannot access 'nofile': No such file or directory\n", 2},
+		{"", []string{"date", "-u", "-d", "@86400", "+%F"}, "1970-01-02\n", 0},
+		{"", []string{"date", "-u", "-d", "2024-02-28 + 2 days", "+%a %F"}, "Fri 2024-03-01\n", 0},
+		{"scale=3; 2/3\n", []string{"bc"}, ".666\n", 0},
+		{"", []string{"dc", "-e", "2 3 ^ p"}, "8\n", 0},
+		{`{"a":[1,"x"]}`, []string{"jq", "-r", ".a[1]"}, "x\n", 0},
+		{"a b\n", []string{"awk", "{print $2, NF}"}, "b 2\n", 0},
+		{"hi", []string{"base64"}, "aGk=\n", 0},
+		{"hi", []string{"xxd"}, "00000000: 6869                                     hi\n", 0},
+		{"hi", []string{"md5sum"}, "49f68a5c8493ec2c0bf489821c21fc3b  -\n", 0},
+	} {
+		if got, code := runTool(tt.input, tt.args...); got != tt.want || code != tt.code {
+			t.Errorf("%q: got %q, %d; want %q, %d", tt.args, got, code, tt.want, tt.code)
+		}
+	}
+}
+
+// TestTable holds the table's order, which find relies on, and that every tool
+// answers --help.
+func TestTable(t *testing.T) {
+	last := ""
+	for _, tool := range tools() {
+		if tool.name <= last {
+			t.Errorf("%s is not in order after %s", tool.name, last)
+		}
+		last = tool.name
+		if find(tool.name) == nil {
+			t.Errorf("%s is not found", tool.name)
+		}
+	}
+}
+
+func TestFnmatch(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, name string
+		want          bool
+	}{{"*.go", "a.go", true}, {"*.go", "a.c", false}, {"a?c", "abc", true}, {"[a-c]x", "bx", true}, {"[!a]x", "ax", false}, {`\*`, "*", true}, {"*a*b*", "xxaybz", true}, {"", "", true}, {"*", "", true}} {
+		if got := fnmatch(tt.pattern, tt.name); got != tt.want {
+			t.Errorf("fnmatch(%q, %q): got %v, want %v", tt.pattern, tt.name, got, tt.want)
+		}
+	}
+}
+
+func FuzzSed(f *testing.F) {
+	for _, s := range []string{"s/a/b/g", "1,3p", "/x/{s//y/;n;d}", "y/abc/xyz/", "a\\\ntext", "$!N;P;D", ":a;s/x/y/;ta"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, script string) {
+		p := &sedParser{src: script, labels: map[string]int{}}
+		if err := p.parse(); err == nil && len(script) > 0 && p.i > len(p.src) {
+			t.Fatalf("%q: read past the end", script)
+		}
+	})
+}
+
+func FuzzPrintf(f *testing.F) {
+	f.Add("%5.2f|%s\\n", "3.1")
+	f.Add("%*d %b %q %c", "7")
+	f.Fuzz(func(t *testing.T, format, arg string) {
+		if strings.ContainsAny(format, "*") || len(format) > 40 || strings.ContainsAny(format, "0123456789") && len(format) > 12 {
+			return
+		}
+		runTool("", "printf", format, arg)
+	})
+}
+
+func FuzzPatch(f *testing.F) {
+	f.Add("--- a\n+++ b\n@@ -1,2 +1,2 @@\n x\n-y\n+z\n")
+	f.Fuzz(func(t *testing.T, text string) { parsePatch(text) })
+}
+
+func FuzzFnmatch(f *testing.F) {
+	f.Add("*[a-z]?\\", "abc")
+	f.Fuzz(func(t *testing.T, p, s string) { fnmatch(p, s) })
+}
+
+func FuzzDate(f *testing.F) {
+	f.Add("next friday 10:00pm")
+	f.Fuzz(func(t *testing.T, s string) { runTool("", "date", "-d", s) })
+}
+
+// FuzzTar lists whatever bytes it is given.
+func FuzzTar(f *testing.F) {
+	f.Add([]byte("not a tar"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var out bytes.Buffer
+		Run(&Call{Args: []string{"tar", "tf", "-"}, Stdin: bytes.NewReader(data), Stdout: &out, Stderr: &out})
+	})
+}
+
+func TestMain(m *testing.M) {
+	os.Setenv("TZ", "UTC")
+	os.Exit(m.Run())
+}
