@@ -9,6 +9,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	sdk "github.com/modal-labs/modal-client/go"
@@ -131,7 +132,8 @@ func (s *sandbox) run(ctx context.Context, c command) (backends.Exit, error) {
 
 	// The output, until its end word or until it is of no more use.
 	var outputs sync.WaitGroup
-	var writing sync.Mutex // one for both: they may be one writer
+	var writing sync.Mutex          // one for both: they may be one writer
+	var whole atomic.Bool           // an end word was seen
 	alive := make(chan struct{}, 1) // a byte came
 	for _, o := range []struct {
 		from io.ReadCloser
@@ -141,11 +143,13 @@ func (s *sandbox) run(ctx context.Context, c command) (backends.Exit, error) {
 			continue
 		}
 		outputs.Go(func() {
-			err := copyUntil(locked{&writing, o.to}, signalling{o.from, alive}, end)
+			found, err := copyUntil(locked{&writing, o.to}, signalling{o.from, alive}, end)
 			if w := (writeError{}); errors.As(err, &w) {
 				cancel(w.error)
 			} else if err != nil {
 				cancel(lost(err))
+			} else if found {
+				whole.Store(true)
 			}
 		})
 	}
@@ -184,10 +188,29 @@ func (s *sandbox) run(ctx context.Context, c command) (backends.Exit, error) {
 	if cause == nil {
 		cause = context.Cause(ctx) // a writer failed with the last bytes
 	}
+	if cause == nil && code > 128 && !whole.Load() && s.endsNow(ctx) {
+		cause = s.Err() // the command died with the sandbox
+	}
 	if cause != nil {
 		return backends.Exit{}, cause
 	}
 	return backends.Exit{Code: code}, nil
+}
+
+// endsNow reports whether the sandbox ends, which Modal may say a little later
+// than that a command in it has.
+func (s *sandbox) endsNow(ctx context.Context) bool {
+	for range 4 {
+		if s.isOver(ctx) {
+			return true
+		}
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+	return false
 }
 
 // errLost is why a command ended early when the connection to it is no more.

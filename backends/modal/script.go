@@ -3,7 +3,6 @@ package modal
 import (
 	"bytes"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -59,61 +58,61 @@ exit "$1"`
 //
 // /proc/PID/stat is, after the name in parentheses, state, parent, group and
 // session (proc(5)); gVisor has it too. A name may hold anything, also a newline
-// and what looks like the rest, so the rest is what follows the last ") " of the
-// last line.
-const killScript = `PATH=$PATH:/usr/local/bin:/usr/bin:/bin
-look() {
-	line=
-	while read -r last; do line=$last; done <"/proc/$1/stat" || return
-	set -- ${line##*) }
-	state=$1 parent=$2 group=$3 session=$4
-} 2>/dev/null
-look $$
-mygroup=$group mysession=$session
+// and what looks like the rest. So a line that is too short is put together with
+// the next one, and the rest is what follows the last ")", which is slow to look
+// for when there are two.
+const killScript = `exec >/dev/null 2>&1
+PATH=$PATH:/usr/local/bin:/usr/bin:/bin
+command -v grep && command -v cat || exit 1
+mark=$1 newline='
+'
+set -f
+read -r line </proc/$$/stat
+set -- ${line##*) }
+mygroup=$3 mysession=$4
 pids=' ' groups=' ' sessions=' ' clean=0 round=0
-command -v grep >/dev/null || exit 1
 while [ $clean -lt 2 ]; do
 	round=$((round+1))
-	[ $round -le 200 ] || exit 1
-	for p in $(grep -lsF "` + markName + `=$1" /proc/[0-9]*/environ); do
+	[ $round -le 100 ] || exit 1
+	for p in $(set +f; grep -lsF "` + markName + `=$mark" /proc/[0-9]*/environ); do
 		p=${p#/proc/} p=${p%/environ}
 		case $pids in *" $p "*) ;; *) pids="$pids$p " ;; esac
 	done
-	grew=1 alive=
-	while [ $grew = 1 ]; do
-		grew=0 alive=
-		for p in /proc/[0-9]*; do
-			p=${p#/proc/}
-			look $p || continue
-			[ $p -gt 1 ] && [ $p != $$ ] && [ "$parent" != $$ ] || continue
-			case $pids in
+	all=$(set +f; cat /proc/[0-9]*/stat)
+	grew=1 pass=0
+	while [ $grew = 1 ] && [ $pass -lt 4 ]; do
+		grew=0 alive= pass=$((pass+1)) part=
+		IFS=$newline
+		for line in $all; do
+			IFS=' '
+			line=$part$line rest=${line#*)}
+			case $rest in *")"*) rest=${line##*) } ;; esac
+			set -- $rest
+			if [ $# -lt 20 ]; then part=$line; continue; fi
+			part= p=${line%% *}
+			[ $p -gt 1 ] && [ $p != $$ ] || continue
+			case "$pids" in
 			*" $p "*) ;;
 			*)
-				case $pids$groups$sessions in
-				*" $parent "* | *" g$group "* | *" s$session "*) pids="$pids$p " grew=1 ;;
+				case "$pids$groups$sessions" in
+				*" $2 "* | *" g$3 "* | *" s$4 "*) pids="$pids$p " grew=1 ;;
 				*) continue ;;
 				esac
 				;;
 			esac
-			[ "$group" -le 1 ] || [ $group = $mygroup ] || case $groups in
-			*" g$group "*) ;;
-			*) groups="${groups}g$group " grew=1 ;;
-			esac
-			[ "$session" -le 1 ] || [ $session = $mysession ] || case $sessions in
-			*" s$session "*) ;;
-			*) sessions="${sessions}s$session " grew=1 ;;
-			esac
-			case $state in Z | X) ;; *) alive="$alive $p -$group" ;; esac
+			case " 0 1 $mygroup$groups" in *" $3 "* | *" g$3 "*) ;; *) groups="${groups}g$3 " grew=1 ;; esac
+			case " 0 1 $mysession$sessions" in *" $4 "* | *" s$4 "*) ;; *) sessions="${sessions}s$4 " grew=1 ;; esac
+			case $1 in Z | X) ;; *) alive="$alive$p " ;; esac
 		done
+		IFS=' '$newline
 	done
 	if [ -z "$alive" ]; then
 		clean=$((clean+1))
 		continue
 	fi
 	clean=0
-	for p in $alive; do
-		[ $p = -$mygroup ] || [ $p -ge -1 ] && [ $p -le 1 ] || kill -s KILL -- $p
-	done 2>/dev/null
+	for g in $groups; do kill -s KILL -- -${g#g}; done
+	for p in $alive; do kill -s KILL $p; done
 done`
 
 // lookScript says which shell there is.
@@ -177,36 +176,32 @@ func checkVariable(name, value string) error {
 	return checkText("the value of "+name, value)
 }
 
-// errEnd is the end of a stream at its end word.
-var errEnd = errors.New("the end word")
-
-// copyUntil copies what stands before the word end, as it comes. It returns
-// nil at the word or at the end of from, a writeError for one of to, and else
-// the error of from.
-func copyUntil(to io.Writer, from io.Reader, end string) error {
+// copyUntil copies what stands before the word end, as it comes, and reports
+// whether it came to the word. Its error is a writeError for one of to, or that
+// of from; the end of from is none.
+func copyUntil(to io.Writer, from io.Reader, end string) (found bool, err error) {
 	word := []byte(end)
 	buf := make([]byte, 0, 64<<10)
 	for {
 		n, err := from.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
-		show := len(buf) - partial(buf, word)
+		show := len(buf)
 		if i := bytes.Index(buf, word); i >= 0 {
-			show, err = i, errEnd
-		} else if err != nil {
-			show = len(buf) // what looked like the word's beginning is none
+			show, found = i, true
+		} else if err == nil {
+			show -= partial(buf, word) // which may be the word's beginning
 		}
 		if show > 0 {
-			if _, werr := to.Write(buf[:show]); werr != nil {
-				return writeError{werr}
+			if _, err := to.Write(buf[:show]); err != nil {
+				return false, writeError{err}
 			}
 			buf = buf[:copy(buf, buf[show:])]
 		}
-		switch err {
-		case nil:
-		case errEnd, io.EOF:
-			return nil
-		default:
-			return err
+		switch {
+		case found, err == io.EOF:
+			return found, nil
+		case err != nil:
+			return false, err
 		}
 	}
 }

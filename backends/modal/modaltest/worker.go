@@ -137,6 +137,7 @@ func (b *box) start(r *pb.TaskExecStartRequest) (*process, error) {
 		p.cmd.Wait()
 		p.status = p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 		close(p.ended)
+		p.stdin.Close() // whoever still writes to it is told
 		for _, o := range p.output {
 			o.unread()
 		}
