@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,12 +35,16 @@ func TestGNU(t *testing.T) {
 	}
 	stamp := time.Date(2024, 3, 1, 12, 0, 0, 0, time.UTC)
 	filepath.Walk(src, func(p string, i os.FileInfo, err error) error { return os.Chtimes(p, stamp, stamp) })
-	data, err := os.ReadFile("testdata/gnu.txt")
-	if err != nil {
-		t.Fatal(err)
+	var data string
+	for _, name := range []string{"testdata/gnu.txt", "testdata/bash.txt"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data += string(b)
 	}
 	n := 0
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(data) {
 		line = strings.TrimSuffix(line, "\n")
 		if line == "" || line[0] == '#' {
 			continue
@@ -85,5 +88,5 @@ func gnuRun(t *testing.T, src, path, bash, line string) (string, error) {
 	}
 	env := []string{"PATH=" + path, "HOME=/root", "LC_ALL=C", "TZ=UTC", "TMPDIR=/tmp", "TERM=dumb"}
 	out, err := runIn(t, dir, env, 30*time.Second, bash, "-c", line)
-	return string(bytes.ReplaceAll([]byte(out), []byte(dir), []byte("DIR"))), err
+	return strings.NewReplacer(dir, "DIR", filepath.Dir(bash)+"/", "/bin/").Replace(out), err
 }

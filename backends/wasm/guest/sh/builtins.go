@@ -730,7 +730,7 @@ func (s *Shell) describe(name string, verbose bool, cmd string) bool {
 		return say(name, name+kind)
 	}
 	if f, err := s.find(name); err == nil {
-		if i, err := sys.Stat(f.path); err == nil && (!i.IsDir() && i.StMode&0111 != 0) {
+		if i, err := sys.Stat(s.path(f.path)); err == nil && (!i.IsDir() && i.StMode&0111 != 0) {
 			p := f.path
 			if strings.Contains(name, "/") {
 				p = name
@@ -797,7 +797,7 @@ func (s *Shell) kindOf(name string) string {
 		return "builtin"
 	}
 	if f, err := s.find(name); err == nil {
-		if _, err := sys.Stat(f.path); err == nil {
+		if _, err := sys.Stat(s.path(f.path)); err == nil {
 			return "file"
 		}
 	}

@@ -252,6 +252,10 @@ func (s *Shell) forClause(c *syntax.ForClause) {
 }
 
 func (s *Shell) selectLoop(name string, items []string, do []*syntax.Stmt) {
+	if len(items) == 0 {
+		s.status = 0
+		return
+	}
 	menu := func() {
 		for i, it := range items {
 			fmt.Fprintf(s.stderr(), "%d) %s\n", i+1, it)
@@ -665,7 +669,7 @@ type found struct {
 // find looks a command up in PATH.
 func (s *Shell) find(name string) (found, error) {
 	if strings.Contains(name, "/") {
-		return found{path: s.path(name)}, nil
+		return found{path: name}, nil // relative to the child's directory, which is ours
 	}
 	if f, ok := s.hash[name]; ok {
 		return f, nil
@@ -750,7 +754,7 @@ func (s *Shell) spec(path string, args []string) *sys.Spec {
 func (s *Shell) start(path string, args []string) (*sys.Proc, error) {
 	spec := s.spec(path, args)
 	p, err := sys.Start(spec)
-	if errors.Is(err, syscall.ENOEXEC) && isText(path) {
+	if errors.Is(err, syscall.ENOEXEC) && isText(s.path(path)) {
 		spec.Path, spec.Args = s.shared.self, append([]string{"sh", args[0]}, args[1:]...)
 		if !strings.Contains(args[0], "/") {
 			spec.Args[1] = path
@@ -877,7 +881,7 @@ options:
 	if s.depth == 0 && !s.busy() && s.shared.stop == nil {
 		spec := s.spec(f.path, argv)
 		err := sys.Exec(spec)
-		if errors.Is(err, syscall.ENOEXEC) && isText(f.path) {
+		if errors.Is(err, syscall.ENOEXEC) && isText(s.path(f.path)) {
 			spec.Path, spec.Args = s.shared.self, append([]string{"sh", f.path}, args[1:]...)
 			err = sys.Exec(spec)
 		}

@@ -522,7 +522,11 @@ func jobsBuiltin(s *Shell, args []string) int {
 		mode, args = mode+args[1][1:], args[1:]
 	}
 	var live []*job
-	for _, j := range s.jobs {
+	all := s.jobs
+	if len(all) == 0 {
+		all = s.outerJobs
+	}
+	for _, j := range all {
 		if !j.told {
 			live = append(live, j)
 		}

@@ -94,6 +94,7 @@ type Shell struct {
 	loops      int
 	noerr      int // > 0: a failure does not end the shell
 	jobs       []*job
+	outerJobs  []*job // what jobs shows in a subshell that started none
 	optpos     int
 	dirstack   []string
 	hash       map[string]found
@@ -241,7 +242,7 @@ func (s *Shell) source(n syntax.Node) string {
 		syntax.NewPrinter().Print(&b, x)
 	case syntax.ArithmExpr:
 		w := &syntax.Word{Parts: []syntax.WordPart{&syntax.ArithmExp{X: x}}}
-		syntax.NewPrinter(syntax.Minify(true)).Print(&b, w)
+		syntax.NewPrinter(syntax.SingleLine(true)).Print(&b, w)
 		return strings.TrimSpace(strings.TrimSuffix(strings.TrimPrefix(b.String(), "$(("), "))"))
 	default:
 		syntax.NewPrinter(syntax.SingleLine(true)).Print(&b, n)
@@ -309,6 +310,9 @@ func (s *Shell) fork() *Shell {
 		}
 	}
 	c.jobs, c.tempFds, c.announce = nil, nil, nil
+	if len(s.jobs) > 0 {
+		c.outerJobs = s.jobs
+	}
 	c.ctl, c.loops, c.inTrap = ctlNone, s.loops, false
 	c.killed, c.pending = new(atomic.Int32), nil
 	return &c
