@@ -459,8 +459,8 @@ func TestSecrets(t *testing.T) {
 	token := w.service.Sandboxes(metaMark, "true")[0].Token
 	said = append(said, w.sh(s, "env; cat /proc/$PPID/cmdline /proc/$PPID/environ"))
 	for _, f := range []e2btest.Fault{
-		{On: "* /*", Status: 401, Message: "the key " + key + " is not good"},
-		{On: "* /*", Status: 500, Body: "X-API-KEY: " + key},
+		{On: "GET /*/*", Status: 401, Message: "the key " + key + " is not good"},
+		{On: "GET /*/*", Status: 500, Body: "X-API-KEY: " + key},
 		{On: "POST /process.Process/*", Status: 500, Message: "the token " + token + " is not good"},
 	} {
 		w.service.Fault(f)
@@ -468,6 +468,7 @@ func TestSecrets(t *testing.T) {
 		say(run(t.Context(), s, backends.Exec{Command: "true"}).failure)
 		w.service.Heal()
 	}
+	<-s.remove().over // which it was, as nothing could be killed in it
 	w.service.SetKey("another")
 	_, err := w.backend.Create(t.Context())
 	say(err)

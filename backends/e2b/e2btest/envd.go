@@ -31,9 +31,9 @@ type box struct {
 	dir     string
 	holder  *exec.Cmd // keeps the process group that commands are started in
 	hold    io.Closer
-	timer   *time.Timer
 
 	// With Service.mu.
+	timer  *time.Timer
 	token  string
 	endAt  time.Time
 	paused bool
@@ -99,8 +99,8 @@ func (b *box) mark() string { return b.service.mark + "." + b.id + "." }
 // remove ends a sandbox, and returns when nothing is left of it.
 func (s *Service) remove(b *box) {
 	b.once.Do(func() {
-		b.timer.Stop()
 		s.mu.Lock()
+		b.timer.Stop()
 		b.ended = true
 		if !b.paused {
 			close(b.cut)
