@@ -41,7 +41,7 @@ help: ## List the targets
 
 ##### Use
 
-.PHONY: build demo install
+.PHONY: build demo install install-systemd
 build: ## Build the programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
@@ -51,6 +51,15 @@ demo: ## Start a daemon, run a command in a sandbox over MCP, clean up
 install: build ## Install the programs below DESTDIR and PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 bin/* $(DESTDIR)$(PREFIX)/bin/
+
+install-systemd: ## Install the units, the user and the directories (as root, after make install PREFIX=/usr)
+	install -d $(DESTDIR)/usr/lib/systemd/system $(DESTDIR)/usr/lib/systemd/user $(DESTDIR)/usr/lib/sysusers.d $(DESTDIR)/usr/lib/tmpfiles.d
+	install -m 0644 packaging/systemd/system/* $(DESTDIR)/usr/lib/systemd/system/
+	install -m 0644 packaging/systemd/user/* $(DESTDIR)/usr/lib/systemd/user/
+	install -m 0644 packaging/sysusers.d/* $(DESTDIR)/usr/lib/sysusers.d/
+	install -m 0644 packaging/tmpfiles.d/* $(DESTDIR)/usr/lib/tmpfiles.d/
+	@[ -n "$(DESTDIR)" ] || { systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload; }
+	@echo 'Next: systemctl enable --now kilntainers.socket'
 
 ##### Test
 
