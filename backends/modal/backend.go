@@ -11,6 +11,8 @@ import (
 
 	sdk "github.com/modal-labs/modal-client/go"
 	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
@@ -25,19 +27,23 @@ const (
 	tagSandbox  = "kilntainers.sandbox"
 )
 
-// Time limits.
+// Time limits. Those of the second group are shorter in tests.
 const (
 	callTimeout   = 30 * time.Second // of one call of the API
 	createTimeout = 2 * time.Minute  // of a creation
-	gpuTimeout    = 15 * time.Minute // of one that has to wait for a GPU
-	lateTimeout   = 10 * time.Second // for the answer to a creation that nobody waits for any more
 	readyTimeout  = 2 * time.Minute  // from creation to the first command's end
 	removeTimeout = time.Minute      // to terminate a sandbox
 
 	// orphanLife is how long Modal keeps a sandbox in which nothing runs: what
 	// a daemon that died costs. A daemon that lives renews it.
 	orphanLife = 10 * time.Minute
-	renewEvery = 4 * time.Minute
+)
+
+var (
+	gpuTimeout   = 15 * time.Minute // of a creation that has to wait for a GPU
+	lateTimeout  = 10 * time.Second // for the answer to a creation that nobody waits for any more
+	startTimeout = 30 * time.Second // for Modal to take a command
+	renewEvery   = 4 * time.Minute  // well within orphanLife, so that one failure does no harm
 )
 
 // creations spreads out what this process creates. Modal's own limit, which it
@@ -71,16 +77,13 @@ type place struct {
 }
 
 // open binds the driver to a profile. It does no I/O.
-func open(s backends.Spec, o *Options, log *slog.Logger) (*Backend, error) {
-	if err := checkSpec(s); err != nil {
-		return nil, err
-	}
+func open(s backends.Spec, o *Options, log *slog.Logger) *Backend {
 	return &Backend{
 		spec:    s,
 		options: o,
 		log:     log.With("profile", s.Profile),
 		turn:    make(chan struct{}, 1),
-	}, nil
+	}
 }
 
 // Check asks Modal whether it takes the token, and makes the app if it is
@@ -301,7 +304,9 @@ func (b *Backend) untilLate(ctx context.Context) (context.Context, context.Cance
 
 // createError adds what to do about the refusals that a profile can cause.
 func (b *Backend) createError(err error) error {
-	if o := b.options; o.GPU != "" && (errors.As(err, new(sdk.ResourceExhaustedError)) || errors.Is(err, context.DeadlineExceeded)) {
+	full := errors.As(err, new(sdk.ResourceExhaustedError)) || errors.Is(err, context.DeadlineExceeded) ||
+		status.Code(err) == codes.ResourceExhausted
+	if o := b.options; o.GPU != "" && full {
 		return fmt.Errorf("Modal has no GPU %s free now%s; try again later, or another gpu or region: %w", o.GPU, in(o.Region), err)
 	}
 	return fmt.Errorf("create sandbox: %w", err)
@@ -355,7 +360,6 @@ func terminateAll(ctx context.Context, p *place, tags map[string]string) (n int,
 
 // terminate ends a sandbox and waits until it has ended.
 func terminate(ctx context.Context, box *sdk.Sandbox) error {
-	defer box.Detach()
 	_, err := box.Terminate(ctx, &sdk.SandboxTerminateParams{Wait: true})
 	if notFound(err) {
 		return nil

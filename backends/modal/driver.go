@@ -28,7 +28,6 @@
 package modal
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -52,13 +51,12 @@ var Driver = backends.Driver{
 		Shell:      true,
 	},
 	Options:  func() backends.Options { return defaults() },
+	Agree:    func(s backends.Spec, _ backends.Options) error { return checkSpec(s) },
 	Describe: func(s backends.Spec, o backends.Options) string { return describe(s, o.(*Options)) },
 	Open: func(s backends.Spec, o backends.Options, log *slog.Logger) (backends.Backend, error) {
-		return open(s, o.(*Options), log)
+		return open(s, o.(*Options), log), nil
 	},
-	Sweep: func(ctx context.Context, s backends.Sweep) ([]backends.Leftover, error) {
-		return sweep(ctx, s)
-	},
+	Sweep: sweep,
 }
 
 // Options are the keys of a profile whose backend is "modal".

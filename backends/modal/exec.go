@@ -13,15 +13,16 @@ import (
 	"time"
 
 	sdk "github.com/modal-labs/modal-client/go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
 
 // Time limits of a command, beside its ctx.
 const (
-	startTimeout = 30 * time.Second // for Modal to take it
-	killTimeout  = 20 * time.Second // for the kill to find nothing more
-	lastTimeout  = 5 * time.Second  // without a byte of output, after the command has ended
+	killTimeout = 20 * time.Second // for the kill to find nothing more
+	lastTimeout = 5 * time.Second  // without a byte of output, after the command has ended
 
 	// backstop is how long after the end of ctx Modal ends a command by
 	// itself: what a daemon that died leaves running.
@@ -129,73 +130,120 @@ func (s *sandbox) run(ctx context.Context, c command) (backends.Exit, error) {
 	if err != nil {
 		return backends.Exit{}, s.failed(ctx, mark, err)
 	}
-
-	// The output, until its end word or until it is of no more use.
-	var outputs sync.WaitGroup
-	var writing sync.Mutex          // one for both: they may be one writer
-	var whole atomic.Bool           // an end word was seen
-	alive := make(chan struct{}, 1) // a byte came
-	for _, o := range []struct {
-		from io.ReadCloser
-		to   io.Writer
-	}{{p.Stdout, c.stdout}, {p.Stderr, c.stderr}} {
-		if o.to == nil {
-			continue
-		}
-		outputs.Go(func() {
-			found, err := copyUntil(locked{&writing, o.to}, signalling{o.from, alive}, end)
-			if w := (writeError{}); errors.As(err, &w) {
-				cancel(w.error)
-			} else if err != nil {
-				cancel(lost(err))
-			} else if found {
-				whole.Store(true)
-			}
-		})
-	}
-	read := make(chan struct{})
-	beside.Go(func() { outputs.Wait(); close(read) })
-
+	out := &output{cancel: cancel, end: end, alive: make(chan struct{}, 1), read: make(chan struct{})}
+	out.copy(p.Stdout, c.stdout)
+	out.copy(p.Stderr, c.stderr)
+	beside.Go(func() { out.copies.Wait(); close(out.read) })
 	stdin := s.feed(p.Stdin, c.stdin)
 	defer stdin.stop()
-
 	var code int
-	var werr error
+	var lost error
 	ended := make(chan struct{})
 	beside.Go(func() {
-		code, werr = p.Wait(ctx, nil)
+		code, lost = p.Wait(ctx, nil)
 		close(ended)
 	})
 
 	select {
 	case <-ended:
-		if ctx.Err() == nil && werr != nil {
-			cancel(lost(werr))
-		} else {
-			drain(ctx, read, alive)
+		if lost == nil && !out.drain(ctx) && code <= 128 {
+			cancel(errLost{errors.New("the end of the output did not come")})
+		} else if lost != nil {
+			cancel(errLost{lost}) // unless that is because ctx has ended
 		}
 	case <-ctx.Done():
 	}
-	// What ended it early is decided by now: what comes of closing the streams
-	// is not a cause.
-	cause := context.Cause(ctx)
-	if cause != nil {
-		cause = s.failed(ctx, mark, cause)
+	// Why it ended early is decided by now: what comes of closing the streams
+	// is no reason.
+	switch cause := context.Cause(ctx); {
+	case errors.As(cause, new(errLost)):
+		err = s.failed(ctx, mark, cause)
+	case cause != nil:
+		err = s.stopped(ctx, mark, cause)
+	case code > 128 && !out.whole.Load() && s.endsNow(ctx):
+		err = s.Err() // the command died with the sandbox
 	}
 	p.Stdout.Close()
 	p.Stderr.Close()
-	<-read
-	if cause == nil {
-		cause = context.Cause(ctx) // a writer failed with the last bytes
+	<-out.read
+	if err == nil {
+		err = out.failed // with the last bytes
 	}
-	if cause == nil && code > 128 && !whole.Load() && s.endsNow(ctx) {
-		cause = s.Err() // the command died with the sandbox
-	}
-	if cause != nil {
-		return backends.Exit{}, cause
+	if err != nil {
+		return backends.Exit{}, err
 	}
 	return backends.Exit{Code: code}, nil
 }
+
+// An output passes on what a command writes, until its end word comes or it is
+// of no more use.
+type output struct {
+	cancel context.CancelCauseFunc // told of what fails
+	end    string
+	copies sync.WaitGroup
+	read   chan struct{} // closed when they have ended
+	alive  chan struct{} // a byte came
+	whole  atomic.Bool   // an end word came
+
+	writing sync.Mutex // one for both streams: they may go to one writer
+	failed  error      // of a writer
+}
+
+// copy begins to pass on a stream.
+func (o *output) copy(from io.Reader, to io.Writer) {
+	if to == nil {
+		return
+	}
+	o.copies.Go(func() {
+		found, err := copyUntil(writerFunc(func(p []byte) (int, error) {
+			o.writing.Lock()
+			defer o.writing.Unlock()
+			n, err := to.Write(p)
+			if err != nil {
+				o.failed = err
+				o.cancel(err)
+			}
+			return n, err
+		}), readerFunc(func(p []byte) (int, error) {
+			n, err := from.Read(p)
+			select {
+			case o.alive <- struct{}{}:
+			default:
+			}
+			return n, err
+		}), o.end)
+		if found {
+			o.whole.Store(true)
+		} else if err != nil {
+			o.cancel(errLost{err}) // of no effect after a writer's
+		}
+	})
+}
+
+// drain waits for the rest of the output of a command that has ended, and
+// reports whether it came or is of no more use. It gives up on one that neither
+// ends nor goes on, as after a command that killed the script around it.
+func (o *output) drain(ctx context.Context) bool {
+	for {
+		select {
+		case <-o.read:
+			return true
+		case <-ctx.Done():
+			return true
+		case <-o.alive:
+		case <-time.After(lastTimeout):
+			return false
+		}
+	}
+}
+
+type (
+	writerFunc func([]byte) (int, error)
+	readerFunc func([]byte) (int, error)
+)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+func (f readerFunc) Read(p []byte) (int, error)  { return f(p) }
 
 // endsNow reports whether the sandbox ends, which Modal may say a little later
 // than that a command in it has.
@@ -217,8 +265,6 @@ func (s *sandbox) endsNow(ctx context.Context) bool {
 type errLost struct{ error }
 
 func (e errLost) Unwrap() error { return e.error }
-
-func lost(err error) error { return errLost{err} }
 
 // start starts a command. It outlives ctx by a little, because a start that is
 // broken off may come about all the same.
@@ -243,7 +289,7 @@ func (s *sandbox) start(ctx context.Context, c command, mark, end string) (*sdk.
 		p, err = box.Exec(ctx, args, params)
 	}
 	if err != nil && !unmade(err) {
-		err = lost(err)
+		err = errLost{err}
 	}
 	return p, err
 }
@@ -255,32 +301,38 @@ func behavior(w io.Writer) sdk.StdioBehavior {
 	return sdk.Pipe
 }
 
-// failed is called when a command is not to run on, or nobody knows whether it
-// does. It kills what there is of it, and returns what Exec does.
-func (s *sandbox) failed(ctx context.Context, mark string, cause error) error {
-	if errors.Is(cause, backends.ErrGone) {
-		return cause
+// stopped kills a command that is not to run on, unless the sandbox is gone,
+// and returns why.
+func (s *sandbox) stopped(ctx context.Context, mark string, why error) error {
+	if errors.Is(why, backends.ErrGone) {
+		return why
 	}
-	var l errLost
-	wanted := ctx.Err() != nil && !errors.As(cause, &l) // by the caller, or by one of its writers
-	if !wanted && s.isOver(ctx) {
+	if err := s.kill(ctx, mark); err != nil && s.Err() == nil {
+		s.sacrifice(err)
+	}
+	return why
+}
+
+// failed is called for a command that could not be started, or that was lost.
+// It finds out whether the sandbox is gone, kills what may be there of the
+// command, and returns what Exec does.
+func (s *sandbox) failed(ctx context.Context, mark string, failure error) error {
+	lost := errors.As(failure, new(errLost))
+	code := status.Code(failure)
+	if (lost || code == codes.NotFound || code == codes.FailedPrecondition) && s.endsNow(ctx) {
 		return s.Err()
 	}
-	if wanted || l.error != nil {
-		if err := s.kill(ctx, mark); err != nil && s.Err() == nil {
-			s.sacrifice(err)
-		}
+	if lost {
+		s.stopped(ctx, mark, failure)
 	}
-	switch {
-	case wanted:
+	switch cause := context.Cause(ctx); {
+	case cause != nil && !errors.As(cause, new(errLost)):
 		return cause
-	case ctx.Err() != nil && !errors.As(context.Cause(ctx), &l):
-		return context.Cause(ctx)
 	case s.Err() != nil:
 		return s.Err()
 	}
 	_, c := s.handle()
-	return explain(c.token, fmt.Errorf("run the command: %w", cause))
+	return explain(c.token, fmt.Errorf("run the command: %w", failure))
 }
 
 // kill kills what has the mark, and returns when nothing of it is left.
@@ -310,50 +362,6 @@ func (s *sandbox) kill(ctx context.Context, mark string) error {
 		}
 	}
 	return err
-}
-
-// drain waits for the rest of the output of a command that has ended. It gives
-// up on one that neither ends nor goes on, as after a command that killed the
-// script around it.
-func drain(ctx context.Context, read, alive <-chan struct{}) {
-	for {
-		select {
-		case <-read:
-			return
-		case <-ctx.Done():
-			return
-		case <-alive:
-		case <-time.After(lastTimeout):
-			return
-		}
-	}
-}
-
-// signalling tells of each read that gave something.
-type signalling struct {
-	io.Reader
-	to chan<- struct{}
-}
-
-func (s signalling) Read(p []byte) (int, error) {
-	n, err := s.Reader.Read(p)
-	select {
-	case s.to <- struct{}{}:
-	default:
-	}
-	return n, err
-}
-
-// locked is a writer that is not called while another one is.
-type locked struct {
-	sync.Locker
-	io.Writer
-}
-
-func (l locked) Write(p []byte) (int, error) {
-	l.Lock()
-	defer l.Unlock()
-	return l.Writer.Write(p)
 }
 
 // A feeder sends stdin to a command.

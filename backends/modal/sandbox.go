@@ -29,10 +29,10 @@ type sandbox struct {
 
 	mu      sync.Mutex
 	client  *client
-	box     *sdk.Sandbox // as client sees it
-	err     error        // why done is closed
-	over    bool         // Modal says that it has ended
-	removal *removal     // begun last; nil at first
+	boxes   []*sdk.Sandbox // the last as client sees it; running commands use those before
+	err     error          // why done is closed
+	over    bool           // Modal says that it has ended
+	removal *removal       // begun last; nil at first
 }
 
 // A removal is an attempt to terminate a sandbox.
@@ -54,7 +54,7 @@ func newSandbox(b *Backend, c *client, box *sdk.Sandbox, name string) *sandbox {
 		done:    make(chan struct{}),
 		stop:    func() {},
 		client:  c,
-		box:     box,
+		boxes:   []*sdk.Sandbox{box},
 	}
 }
 
@@ -167,7 +167,7 @@ func (s *sandbox) renew(ctx context.Context) {
 func (s *sandbox) handle() (*sdk.Sandbox, *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.box, s.client
+	return s.boxes[len(s.boxes)-1], s.client
 }
 
 // reconnect takes the sandbox to another connection than stale, when there is
@@ -180,9 +180,8 @@ func (s *sandbox) reconnect(stale *client) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.client == stale {
-		s.box.Detach()
-		s.client = c
-		s.box, _ = c.Sandboxes.FromID(context.Background(), s.id, nil) // asks nobody
+		box, _ := c.Sandboxes.FromID(context.Background(), s.id, nil) // asks nobody
+		s.client, s.boxes = c, append(s.boxes, box)
 	}
 	return true
 }
@@ -251,26 +250,33 @@ func (s *sandbox) remove() *removal {
 	return r
 }
 
-// terminate ends the sandbox at Modal.
+// terminate ends the sandbox at Modal, and lets go of it.
 func (s *sandbox) terminate() error {
 	ctx, cancel := context.WithTimeout(context.Background(), removeTimeout)
 	defer cancel()
-	for {
+	for !s.isEnded() {
 		box, c := s.handle()
-		s.mu.Lock()
-		over := s.over
-		s.mu.Unlock()
-		if over {
-			return box.Detach()
-		}
 		err := terminate(ctx, box)
 		if err == nil {
-			return nil
+			break
 		}
 		if !refused(err) || !s.reconnect(c) {
 			return explain(c.token, fmt.Errorf("terminate sandbox %s: %w", s.id, err))
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, box := range s.boxes {
+		box.Detach()
+	}
+	return nil
+}
+
+// isEnded reports whether Modal has said that it ended the sandbox.
+func (s *sandbox) isEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over
 }
 
 // errUnkillable is the end of a sandbox with a command that could not be ended

@@ -177,8 +177,8 @@ func checkVariable(name, value string) error {
 }
 
 // copyUntil copies what stands before the word end, as it comes, and reports
-// whether it came to the word. Its error is a writeError for one of to, or that
-// of from; the end of from is none.
+// whether it came to the word. Its error is that of to or of from; the end of
+// from is none.
 func copyUntil(to io.Writer, from io.Reader, end string) (found bool, err error) {
 	word := []byte(end)
 	buf := make([]byte, 0, 64<<10)
@@ -193,7 +193,7 @@ func copyUntil(to io.Writer, from io.Reader, end string) (found bool, err error)
 		}
 		if show > 0 {
 			if _, err := to.Write(buf[:show]); err != nil {
-				return false, writeError{err}
+				return found, err
 			}
 			buf = buf[:copy(buf, buf[show:])]
 		}
@@ -216,8 +216,3 @@ func partial(buf, word []byte) int {
 	}
 	return 0
 }
-
-// A writeError is the error of a writer, told apart from that of a reader.
-type writeError struct{ error }
-
-func (e writeError) Unwrap() error { return e.error }

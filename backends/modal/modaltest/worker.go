@@ -252,7 +252,8 @@ func (w *worker) TaskExecWait(ctx context.Context, r *pb.TaskExecWaitRequest) (*
 
 // A stream is what a process wrote, as far as it may have to be sent (again).
 // When it holds maxHeld bytes, the process has to wait; not so when it has
-// ended and nobody reads, for then it is only for what it left behind.
+// ended and nobody came to read for a while, for then it is only for what it
+// left behind.
 type stream struct {
 	from *os.File
 
@@ -306,14 +307,18 @@ func (o *stream) fill() {
 				o.drop(keep - again)
 				continue
 			}
-			if o.orphan && o.readers == 0 {
-				o.drop(uint64(len(o.data)))
-				continue
-			}
 			changed := o.changed
 			o.mu.Unlock()
-			<-changed
+			late := false
+			select {
+			case <-changed:
+			case <-time.After(3 * time.Second):
+				late = true
+			}
 			o.mu.Lock()
+			if late && o.orphan && o.readers == 0 {
+				o.drop(uint64(len(o.data)))
+			}
 		}
 		o.data = append(o.data, buf[:n]...)
 		o.change()
