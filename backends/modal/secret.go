@@ -53,6 +53,10 @@ type token struct {
 	own        bool   // the profile's, not the environment's
 }
 
+// fmt does not ask the fields for their own, since they are not exported.
+func (t token) String() string   { return redacted }
+func (t token) GoString() string { return redacted }
+
 // token finds the token. It has none when neither the profile nor the
 // environment has: then the SDK looks in its own file.
 func (o *Options) token() (token, error) {

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package modal
+
+import "os/exec"
+
+func newSession(*exec.Cmd) {}
