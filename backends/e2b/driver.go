@@ -39,7 +39,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
@@ -101,8 +100,8 @@ func defaults() *Options {
 	}
 }
 
-// The shortest time is three times what the service may be out of reach
-// before a sandbox in use is lost.
+// A sandbox is renewed three times in its timeout, so a shorter one would be
+// lost to a little trouble on the way.
 const (
 	minTimeout = time.Minute
 	maxTimeout = 24 * time.Hour // no plan of E2B has more
@@ -241,9 +240,4 @@ func describe(s backends.Spec, o *Options) string {
 		"Files and background processes stay until the sandbox ends; " +
 		"shell variables and the working directory do not carry over from one command to the next.")
 	return b.String()
-}
-
-// printable reports whether s has nothing but visible ASCII.
-func printable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII || r <= ' ' || r == 0x7f })
 }

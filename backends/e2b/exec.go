@@ -212,6 +212,8 @@ func (c *command) follow(life, reading context.Context, st *stream, e backends.E
 				return backends.Exit{Code: out.code}, nil
 			case errs.seen:
 				return backends.Exit{Code: errs.code}, nil
+			case end.code() == 0: // a setsid that forked; runScript itself was killed, or it would have told
+				return backends.Exit{Code: 137}, nil
 			}
 			return backends.Exit{Code: end.code()}, nil
 		case err == io.EOF:
@@ -319,8 +321,8 @@ func (c *command) finish(ctx, life context.Context, exit backends.Exit, err erro
 		}
 		c.why = cmp.Or(context.Cause(ctx), fmt.Errorf("%w, so it was ended: %w", errBroken, err))
 		c.clean = s.killAll(life, c)
-	} else {
-		<-c.killed
+	} else if <-c.killed; !c.clean {
+		s.diagnose(life, c.why) // should it be gone, that is why
 	}
 	if err := s.Err(); err != nil {
 		return backends.Exit{}, err

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -211,6 +212,17 @@ func TestEndedFromOutside(t *testing.T) {
 	over := w.begin(t.Context(), s, "echo begun; sleep 60")
 	w.service.Kill(s.ID())
 	gone(t, await(t, "the command", over), "removed from outside")
+
+	// Also when it is stdin that notices first.
+	s = w.create()
+	begun := make(chan struct{})
+	time.AfterFunc(300*time.Millisecond, func() { <-begun; w.service.Kill(s.ID()) })
+	_, err := s.Exec(t.Context(), backends.Exec{
+		Command: "echo begun; while sleep 0.01; do head -c 10000 > /dev/null; done",
+		Stdin:   strings.NewReader(strings.Repeat("x", 64<<20)),
+		Stdout:  writerFunc(sync.OnceFunc(func() { close(begun) })),
+	})
+	gone(t, err, "removed from outside")
 
 	s = w.create()
 	over = w.begin(t.Context(), s, "echo begun; sleep 60")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 )
 
 // A Secret is a text that no log, error or dump shows.
@@ -33,7 +34,7 @@ func (s Secret) check() error {
 	switch {
 	case s == "":
 		return errors.New("it is empty")
-	case !printable(string(s)):
+	case strings.ContainsFunc(string(s), func(r rune) bool { return r > unicode.MaxASCII || r <= ' ' || r == 0x7f }):
 		return errors.New("it has blanks or characters that no key has")
 	}
 	return nil
