@@ -30,10 +30,12 @@ NODE_CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kilntainers-test
 NODE_TOOLS = daemon/mcptest/node:node backends/e2b/e2btest/node:e2b
 
 # What the tests can use beyond Go, as Debian 12 names it on amd64: engines and
-# what makes an image for them; the agent's compilers; an editor that saves in
-# its own way.
+# what makes an image for them; the agent's compilers, and arm64 to run it; what
+# the guest's tools are compared with; an editor that saves in its own way; what
+# reads systemd's units.
 TEST_PACKAGES = docker.io podman crun uidmap slirp4netns fuse-overlayfs iptables mmdebstrap docker-registry \
-	gcc gcc-aarch64-linux-gnu libc6-dev musl-dev musl-dev:arm64 vim
+	gcc gcc-aarch64-linux-gnu libc6-dev musl-dev musl-dev:arm64 qemu-user-static \
+	bash bzip2 coreutils diffutils findutils grep jq mawk sed tar vim systemd
 
 .PHONY: help
 help: ## List the targets

@@ -18,6 +18,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/kilntainers/kilntainers/backends"
+	"github.com/kilntainers/kilntainers/backends/docker"
+	"github.com/kilntainers/kilntainers/backends/e2b"
+	"github.com/kilntainers/kilntainers/backends/wasm"
+	"github.com/kilntainers/kilntainers/profiles"
 )
 
 const module = "github.com/kilntainers/kilntainers"
@@ -158,6 +164,33 @@ func TestOptionNames(t *testing.T) {
 	for name, backends := range owners {
 		if len(backends) > 1 && !slices.Contains(shared, name) {
 			t.Errorf("option %s belongs to %q; two backends may not share a name", name, backends)
+		}
+	}
+}
+
+// TestReadme: what README shows as configuration loads, each block as it is.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	credentials := t.TempDir() // "laptop" in [tokens] is a file there
+	t.Setenv("CREDENTIALS_DIRECTORY", credentials)
+	if err := os.WriteFile(path.Join(credentials, "laptop"), []byte("0123456789abcdef0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	drivers := append(backends.Drivers{docker.Driver, e2b.Driver}, wasm.Drivers(t.TempDir)...)
+	blocks := regexp.MustCompile("(?sm)^```toml\n(.*?)^```").FindAllSubmatch(text, -1)
+	if len(blocks) == 0 {
+		t.Error("README.md shows no configuration")
+	}
+	for i, block := range blocks {
+		conf := path.Join(t.TempDir(), fmt.Sprintf("block%d.toml", i+1))
+		if err := os.WriteFile(conf, block[1], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := profiles.Load(conf, drivers); err != nil {
+			t.Errorf("block %d of README.md: %v\n%s", i+1, err, block[1])
 		}
 	}
 }
