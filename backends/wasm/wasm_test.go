@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -19,7 +20,8 @@ import (
 	"github.com/kilntainers/kilntainers/backends/wasm/busybox"
 )
 
-// The tests share one kernel and its cache, which lasts for one run.
+// The tests share one kernel, in which busybox is loaded all the time, and its
+// cache, which lasts for one run.
 var drivers backends.Drivers
 
 func TestMain(m *testing.M) {
@@ -29,7 +31,20 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(dir)
+		if out, err := exec.Command("go", "run", "./testdata/warm", dir).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "fill the cache: %v\n%s", err, out)
+			return 1
+		}
 		drivers = Drivers(func() string { return dir })
+		d, _ := drivers.Lookup("go_busybox")
+		b, err := d.Open(backends.Spec{}, d.Options(), slog.New(slog.DiscardHandler))
+		if err == nil {
+			err = b.Check(context.Background())
+		}
+		if err != nil {
+			panic(err)
+		}
+		defer b.Close()
 		return m.Run()
 	}())
 }
@@ -302,9 +317,6 @@ func TestShellSurvives(t *testing.T) {
 }
 
 func TestFuel(t *testing.T) {
-	if testing.Short() {
-		t.Skip("compiles the module once more")
-	}
 	o := driver(t, "go_busybox").Options().(*BusyboxOptions)
 	o.Fuel = 100_000_000
 	sb := create(t, open(t, "go_busybox", o, backends.Spec{}))
