@@ -53,6 +53,8 @@ func TestTools(t *testing.T) {
 		{"", []string{"dc", "-e", "2 3 ^ p"}, "8\n", 0},
 		{`{"a":[1,"x"]}`, []string{"jq", "-r", ".a[1]"}, "x\n", 0},
 		{"a b\n", []string{"awk", "{print $2, NF}"}, "b 2\n", 0},
+		{"", []string{"awk", `BEGIN {print 0x1f+010, "0x10", or(0xf0,1); x=4; print x/2/010}`}, "39 0x10 241\n0.25\n", 0},
+		{"a0x1\n", []string{"awk", `/0x1/ {print 0.5, 09}`}, "0.5 9\n", 0},
 		{"hi", []string{"base64"}, "aGk=\n", 0},
 		{"hi", []string{"xxd"}, "00000000: 6869                                     hi\n", 0},
 		{"hi", []string{"md5sum"}, "49f68a5c8493ec2c0bf489821c21fc3b  -\n", 0},

@@ -63,7 +63,7 @@ func awk(c *Ctx) {
 		vars = append(vars, "FS", text)
 	}
 	funcs := awkFuncs()
-	prog, err := parser.ParseProgram([]byte(src), &parser.ParserConfig{Funcs: funcs})
+	prog, err := parser.ParseProgram([]byte(awkConstants(src)), &parser.ParserConfig{Funcs: funcs})
 	if err != nil {
 		var pe *parser.ParseError
 		if errors.As(err, &pe) {

@@ -54,3 +54,55 @@ func awkStrtonum(s string) float64 {
 	}
 	return 0
 }
+
+// awkConstants writes gawk's hexadecimal and octal constants in decimal, which
+// is all that goawk reads. Strings, regular expressions and comments stay.
+func awkConstants(src string) string {
+	if !strings.ContainsAny(src, "0") {
+		return src
+	}
+	var b strings.Builder
+	operand := false // a value came last, so / divides
+	name := func(c byte) bool {
+		return c == '_' || '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
+	}
+	for i := 0; i < len(src); {
+		c, j := src[i], i+1
+		switch {
+		case c == '"' || c == '/' && !operand:
+			bracket := false
+			for ; j < len(src) && src[j] != '\n' && (src[j] != c || bracket); j++ {
+				switch {
+				case src[j] == '\\':
+					j++
+				case c == '/' && src[j] == '[':
+					bracket = true
+				case src[j] == ']':
+					bracket = false
+				}
+			}
+			j = min(j+1, len(src))
+			operand = true
+		case c == '#':
+			for j < len(src) && src[j] != '\n' {
+				j++
+			}
+		case name(c):
+			for j < len(src) && (name(src[j]) || src[j] == '.' && c <= '9') {
+				j++
+			}
+			word := src[i:j]
+			operand = word != "print" && word != "return" && word != "in" && word != "case"
+			if n, err := strconv.ParseUint(word, 0, 64); c == '0' && len(word) > 1 && err == nil && !strings.ContainsAny(word, "_boBO") {
+				b.WriteString(strconv.FormatUint(n, 10))
+				i = j
+				continue
+			}
+		case c != ' ' && c != '\t':
+			operand = c == ')' || c == ']' || c == '$'
+		}
+		b.WriteString(src[i:j])
+		i = j
+	}
+	return b.String()
+}

@@ -525,7 +525,7 @@ func (d *differ) dirs(a, b string) {
 			} else {
 				c.printf("Common subdirectories: %s and %s\n", pa, pb)
 			}
-		case dirA || dirB:
+		case dirA || dirB, special(ia) != special(ib):
 			kind := func(i *sys.Info) string {
 				if i == nil {
 					return "missing file"
@@ -540,7 +540,10 @@ func (d *differ) dirs(a, b string) {
 	}
 }
 
-// input is a file split into lines.
+// special reports whether a file is neither regular nor a directory.
+func special(i *sys.Info) bool { return i != nil && !i.IsRegular() && !i.IsDir() }
+
+// diffFile is a file split into lines.
 type diffFile struct {
 	name    string
 	lines   [][]byte // with newlines
