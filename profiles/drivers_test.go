@@ -29,12 +29,32 @@ var drivers = backends.Drivers{
 	fake("odd", backends.Features{}, func() backends.Options { return &oddOptions{List: oddList} }),
 }
 
-// withClouds are the drivers of a build that has e2b too.
+// withClouds are the drivers of a build that has modal and e2b too.
 var withClouds = append(backends.Drivers{
 	fake("e2b", backends.Features{Network: true, Background: true, Signals: true, Pool: true, Shell: true}, func() backends.Options {
 		return &e2bOptions{Template: "base", Timeout: 3600e9, Domain: "e2b.app"}
 	}),
+	fake("modal", backends.Features{Network: true, Background: true, Signals: true, Pool: true, Shell: true}, func() backends.Options {
+		return &modalOptions{AppName: "kilntainers", CPU: 1, Memory: 512, Timeout: 3600e9}
+	}),
 }, drivers...)
+
+type modalOptions struct {
+	TokenID         string            `toml:"modal_token_id"`
+	TokenIDFile     string            `toml:"modal_token_id_file"`
+	TokenSecret     string            `toml:"modal_token_secret"`
+	TokenSecretFile string            `toml:"modal_token_secret_file"`
+	AppName         string            `toml:"modal_app_name"`
+	CPU             float64           `toml:"modal_cpu"`
+	Memory          int64             `toml:"modal_memory"`
+	GPU             string            `toml:"gpu"`
+	Region          string            `toml:"region"`
+	Image           string            `toml:"image"`
+	Secrets         []string          `toml:"modal_secrets"`
+	Timeout         backends.Duration `toml:"sandbox_timeout"`
+}
+
+func (o *modalOptions) Validate() error { return nil }
 
 type e2bOptions struct {
 	APIKey     string            `toml:"e2b_api_key"`
