@@ -56,7 +56,8 @@ func TestExit(t *testing.T) {
 		{"stdin is empty", command("cat; readlink /proc/self/fd/0"), 0, "/dev/null\n", ""},
 		{"no descriptors but three", command("cd /proc/self/fd; echo *"), 0, "0 1 2 3\n", ""}, // 3 is for the *
 		{"own session, no terminal", command("read -r _ _ _ _ _ s t _ </proc/$$/stat; echo $((s == $$)) $t"), 0, "1 0\n", ""},
-		{"signals as by default", args("grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"), 0,
+		// Signals 32 and 33 are libc's own, and make leaves them ignored.
+		{"signals as by default", args("sed", "-nE", `/^SigIgn/s/[01][08]0000000$/000000000/; /^Sig(Blk|Ign)/p`, "/proc/self/status"), 0,
 			"SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n", ""},
 		{"directory", backends.Exec{Args: []string{"pwd"}, Dir: "/usr/lib"}, 0, "/usr/lib\n", ""},
 		{"relative to the directory", backends.Exec{Args: []string{"./good", "y"}, Dir: dir}, 0, "good y\n", ""},
