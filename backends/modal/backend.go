@@ -81,7 +81,7 @@ func open(s backends.Spec, o *Options, log *slog.Logger) *Backend {
 	return &Backend{
 		spec:    s,
 		options: o,
-		log:     log.With("profile", s.Profile),
+		log:     log,
 		turn:    make(chan struct{}, 1),
 	}
 }
@@ -149,7 +149,7 @@ func (b *Backend) createWith(ctx context.Context, c *client) (*sandbox, error) {
 	if !notFound(err) || fresh {
 		return s, err
 	}
-	b.forget(p)
+	b.forget(ctx, p)
 	if p, _, err = b.place(ctx, c); err != nil {
 		return nil, err
 	}
@@ -180,8 +180,12 @@ func (b *Backend) place(ctx context.Context, c *client) (_ *place, fresh bool, e
 }
 
 // forget lets the next caller of place look again.
-func (b *Backend) forget(p *place) {
-	b.turn <- struct{}{}
+func (b *Backend) forget(ctx context.Context, p *place) {
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
 	defer func() { <-b.turn }()
 	if b.ready == p {
 		b.ready = nil
@@ -307,7 +311,7 @@ func (b *Backend) createError(err error) error {
 	full := errors.As(err, new(sdk.ResourceExhaustedError)) || errors.Is(err, context.DeadlineExceeded) ||
 		status.Code(err) == codes.ResourceExhausted
 	if o := b.options; o.GPU != "" && full {
-		return fmt.Errorf("Modal has no GPU %s free now%s; try again later, or another gpu or region: %w", o.GPU, in(o.Region), err)
+		return fmt.Errorf("no GPU %s is free at Modal now%s; try again later, or another gpu or region: %w", o.GPU, in(o.Region), err)
 	}
 	return fmt.Errorf("create sandbox: %w", err)
 }

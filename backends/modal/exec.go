@@ -22,6 +22,7 @@ import (
 // Time limits of a command, beside its ctx.
 const (
 	killTimeout = 20 * time.Second // for the kill to find nothing more
+	endTimeout  = 5 * time.Second  // for Modal to say whether the sandbox has ended
 	lastTimeout = 5 * time.Second  // without a byte of output, after the command has ended
 
 	// backstop is how long after the end of ctx Modal ends a command by
@@ -248,6 +249,8 @@ func (f readerFunc) Read(p []byte) (int, error)  { return f(p) }
 // endsNow reports whether the sandbox ends, which Modal may say a little later
 // than that a command in it has.
 func (s *sandbox) endsNow(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
 	for range 4 {
 		if s.isOver(ctx) {
 			return true

@@ -288,7 +288,7 @@ func TestNoGPU(t *testing.T) {
 	o := optionsFor(m)
 	o.GPU, o.Region = "H100:2", "us-east"
 	b := use(t, o)
-	const want = "Modal has no GPU H100:2 free now in us-east"
+	const want = "no GPU H100:2 is free at Modal now in us-east"
 
 	m.Fail("SandboxCreate", status.Error(codes.ResourceExhausted, "out of H100"))
 	if _, err := b.Create(t.Context()); err == nil || !strings.Contains(err.Error(), want) {

@@ -188,8 +188,6 @@ func (s *sandbox) reconnect(stale *client) bool {
 
 // isOver asks Modal whether the sandbox has ended, and if so ends it here.
 func (s *sandbox) isOver(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
-	defer cancel()
 	box, c := s.handle()
 	code, err := box.Poll(ctx, nil)
 	switch {

@@ -41,7 +41,6 @@ type box struct {
 	mu        sync.Mutex // held while a process starts, so that end misses none
 	result    *pb.GenericResult
 	processes map[string]*process // by exec id
-	last      time.Time           // when a command last ended
 }
 
 func (b *box) living() bool {
