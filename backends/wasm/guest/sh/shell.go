@@ -291,7 +291,7 @@ func (s *Shell) fork() *Shell {
 	c := *s
 	c.parent = s
 	c.depth++
-	c.vars = maps.Clone(s.vars)
+	c.vars, c.hash = maps.Clone(s.vars), maps.Clone(s.hash)
 	s.owned, c.owned = map[string]bool{}, map[string]bool{}
 	c.funcs, c.aliases, c.shopt = maps.Clone(s.funcs), maps.Clone(s.aliases), maps.Clone(s.shopt)
 	c.params, c.callers, c.dirstack = slices.Clone(s.params), slices.Clone(s.callers), slices.Clone(s.dirstack)
