@@ -72,6 +72,12 @@ func ownPaths(conf profiles.Daemon) (paths, error) {
 	return p, nil
 }
 
+// CacheDir is where a daemon with that configuration keeps its caches.
+func CacheDir(conf profiles.Daemon) (string, error) {
+	p, err := ownPaths(conf)
+	return p.cache, err
+}
+
 // lockFile opens and locks a file until it is closed or the process ends.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)

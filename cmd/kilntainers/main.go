@@ -62,6 +62,7 @@ func commands() []command {
 		profilesCommand(),
 		checkCommand(),
 		reloadCommand(),
+		warmCommand(),
 		versionCommand(),
 	}
 }

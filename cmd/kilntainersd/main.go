@@ -3,6 +3,7 @@
 //
 //	kilntainersd [serve] [--config FILE]   run the daemon
 //	kilntainersd check   [--config FILE]   validate the configuration
+//	kilntainersd warm    [--config FILE]   compile its WebAssembly modules ahead of need
 //	kilntainersd version
 package main
 
@@ -63,6 +64,7 @@ const help = `kilntainersd serves sandboxes for LLM agents over MCP.
 
   kilntainersd [serve] [flags]   run the daemon
   kilntainersd check [flags]     validate the configuration; exit 0 if it is good, 1 if not
+  kilntainersd warm [flags]      compile the WebAssembly modules ahead of need, into the cache
   kilntainersd version           print the version
 
 Flags:
@@ -106,12 +108,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return nil
 	case command == "check":
 		return check(*config, stdout)
-	case command != "serve":
-		return usageError{fmt.Errorf("unknown command %q; there are serve, check and version", command)}
+	case command != "serve" && command != "warm":
+		return usageError{fmt.Errorf("unknown command %q; there are serve, check, warm and version", command)}
 	}
 	log, err := newLogger(stderr, *level, *format)
 	if err != nil {
 		return usageError{err}
+	}
+	if command == "warm" {
+		return warm(ctx, *config, stdout, log)
 	}
 	reload := make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
