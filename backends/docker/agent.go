@@ -56,18 +56,35 @@ func (b *Backend) bringAgent(ctx context.Context, e *engine, id string) error {
 	if err != nil {
 		return fmt.Errorf("the engine at %s: %w", e.at(), err)
 	}
-	there, err := hasAgent(ctx, e, id, bin)
-	if err != nil {
-		return fmt.Errorf("look for the agent: %w", explain(err))
-	}
-	if !there {
-		if err := b.fillVolume(ctx, e, bin); err != nil {
+	for try := 1; ; try++ {
+		there, err := hasAgent(ctx, e, id, bin)
+		if err != nil {
+			return fmt.Errorf("look for the agent: %w", explain(err))
+		}
+		if there {
+			break
+		}
+		if err = b.fillVolume(ctx, e, bin); err == nil {
+			break
+		}
+		// Another daemon may be filling it: Podman fails one of the two.
+		if try == fillTries || ctx.Err() != nil {
 			return fmt.Errorf("bring the agent in: %w", explain(err))
+		}
+		select {
+		case <-time.After(fillPause):
+		case <-ctx.Done():
 		}
 	}
 	e.agentOK = true
 	return nil
 }
+
+// How often, and how far apart, to try to fill the volume.
+const (
+	fillTries = 4
+	fillPause = 250 * time.Millisecond
+)
 
 // forgetAgent makes the next bringAgent look again: somebody may have removed
 // the volume.
