@@ -97,7 +97,7 @@ node-tools:
 
 ##### Look closer
 
-.PHONY: fuzz fuzz-list bench size
+.PHONY: fuzz fuzz-list bench test-busybox size
 fuzz: ## Run every fuzz target for FUZZTIME (30s), as many at once as there are cores
 	@$(MAKE) --silent --no-print-directory fuzz-list | xargs -P "$$(nproc)" -L 1 bash -c '\
 		out=$$(cd $$0 && $(GO) test -run "^$$" -fuzz "^$$1\$$" -fuzztime $(FUZZTIME) -parallel 1 . 2>&1) \
@@ -108,6 +108,9 @@ bench: ## Measure, and compare with fork and exec on this machine
 
 fuzz-list:
 	@grep -rE --include='*_test.go' '^func Fuzz' . | sed -E 's|/[^/]*:func (Fuzz[A-Za-z0-9_]*).*| \1|'
+
+test-busybox: ## Score go_busybox with BusyBox's own tests; BUSYBOX_SRC names its source
+	@cd $(GUEST) && $(GO) test -count=1 -run TestBusyBox -v . | sed -n 's/^ *busybox_test.go:[0-9]*: //p; /^--- \|^ok\|^FAIL/p'
 
 size: build ## Tell how large the programs are
 	@mkdir -p bin/nomodal && CGO_ENABLED=0 $(GO) build -tags nomodal -trimpath -ldflags '$(LDFLAGS)' -o bin/nomodal/ ./cmd/kilntainersd
