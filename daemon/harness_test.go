@@ -186,7 +186,7 @@ func (r *running) client() *http.Client {
 		return d.DialContext(ctx, "unix", r.socket)
 	}}
 	r.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 60 * time.Second}
+	return &http.Client{Transport: tr, Timeout: 5 * time.Minute}
 }
 
 // get asks one of the daemon's own addresses.

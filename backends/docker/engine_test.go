@@ -504,7 +504,8 @@ func TestHostile(t *testing.T) {
 			if _, err := s.Exec(ctx, backends.Exec{Command: "b() { b | b & }; b; wait; sleep 300"}); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("got %v, want the deadline", err)
 			}
-			if got, _ := sh(t, s, "sleep 0.5; ls -d /proc/[0-9]* | wc -l"); got != "5\n" {
+			// The agent, its supervisor, the shell, ls and wc, where they have begun.
+			if got, _ := sh(t, s, "sleep 0.5; ls -d /proc/[0-9]* | wc -l"); got != "5\n" && got != "4\n" {
 				t.Errorf("processes afterwards, with those five that count: got %q", got)
 			}
 		})
