@@ -80,7 +80,7 @@ func (s *stream) headAndTail(max int64) string {
 
 // runeEnd moves the cut i back so that it does not split a character.
 func runeEnd(b []byte, i int) int {
-	for j := i; j > 0 && j > i-utf8.UTFMax && j < len(b); j-- {
+	for j := i; j >= 0 && j > i-utf8.UTFMax && j < len(b); j-- {
 		if utf8.RuneStart(b[j]) {
 			return j
 		}
