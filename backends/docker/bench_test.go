@@ -15,6 +15,7 @@ import (
 	"github.com/kilntainers/kilntainers/backends"
 	"github.com/kilntainers/kilntainers/backends/backendtest"
 	"github.com/kilntainers/kilntainers/backends/docker/dockertest"
+	"github.com/kilntainers/kilntainers/backends/pool"
 )
 
 func BenchmarkDocker(b *testing.B) {
@@ -39,6 +40,38 @@ func BenchmarkBeside(b *testing.B) {
 		host func(testing.TB) string
 	}{{"Docker", dockertest.Docker}, {"Podman", dockertest.Podman}} {
 		b.Run(e.name, func(b *testing.B) { benchBeside(b, e.host(b)) })
+	}
+}
+
+// BenchmarkPool is what the first call of a session waits for when a sandbox
+// is warm: taking it and running bash in it.
+func BenchmarkPool(b *testing.B) {
+	host := dockertest.Docker(b)
+	p := pool.New(openBackend(b, host, nil), pool.Options{Size: 2})
+	ctx := context.Background()
+	var took []time.Duration
+	for b.Loop() {
+		for p.Warm() == 0 {
+			time.Sleep(10 * time.Millisecond)
+		}
+		var s backends.Sandbox
+		took = append(took, span(func() {
+			var err error
+			if s, err = p.Create(ctx); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := s.Exec(ctx, backends.Exec{Command: "echo hi"}); err != nil {
+				b.Fatal(err)
+			}
+		}))
+		if err := s.Close(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(ms(took), "p50-ms")
+	if err := p.Close(); err != nil {
+		b.Fatal(err)
 	}
 }
 
