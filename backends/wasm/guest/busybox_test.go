@@ -58,11 +58,12 @@ func bin(t *testing.T) string {
 	return dir
 }
 
-// run runs a command with a time limit and kills what it leaves.
+// runIn runs a command with a time limit and kills what it leaves. It starts
+// with no signal ignored, whatever the test was started by.
 func runIn(t *testing.T, dir string, env []string, limit time.Duration, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd := exec.CommandContext(ctx, "/usr/bin/env", append([]string{"--default-signal"}, args...)...)
 	cmd.Dir, cmd.Env = dir, env
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
