@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"slices"
 )
 
@@ -69,6 +70,7 @@ type Features struct {
 	Signals    bool // a command that dies of signal n ends with 128+n
 	Pool       bool // sandboxes are worth keeping started ahead of need
 	Shell      bool // Exec.Command works although Spec.Shell is empty
+	Adopt      bool // sandboxes can outlive the process that made them: see Ticket
 }
 
 // Options is a driver's own part of a profile.
@@ -108,7 +110,8 @@ type Owner struct {
 
 // Sweep is a request to remove leftovers. See Driver.Sweep.
 type Sweep struct {
-	Owner   Owner     // remove what has this Instance and another Boot
+	Owner   Owner     // remove what has this Instance and another Boot …
+	Keep    []string  // … but for sandboxes with these IDs: they were adopted, or are to be
 	Options []Options // of every profile that uses the driver
 	DryRun  bool      // only list
 	Log     *slog.Logger
@@ -134,8 +137,18 @@ type Backend interface {
 	// to the operator, so it names the cause and holds no secret.
 	Create(ctx context.Context) (Sandbox, error)
 
-	// Close releases what the Backend holds. The caller has closed all its
-	// sandboxes before, and calls nothing after.
+	// Adopt goes on with a sandbox that another Backend of the profile left, or
+	// that was there when its process died; the profile may have changed since.
+	// Commands that ran then are dead, with all that they started, when Adopt
+	// returns; files, and what commands that had ended left running, are as
+	// they were. It owns t.File, also when it fails. The error is ErrGone when
+	// the sandbox is no more; after any other, and when ctx ends first, it has
+	// been destroyed as far as its engine could be told. Without Features.Adopt
+	// the error is ErrNoTicket.
+	Adopt(ctx context.Context, t Ticket) (Sandbox, error)
+
+	// Close releases what the Backend holds. The caller has closed or left all
+	// its sandboxes before, and calls nothing after.
 	Close() error
 }
 
@@ -170,7 +183,48 @@ type Sandbox interface {
 	// running: they return ErrGone. Closing twice is fine, also at once. It
 	// returns nil only when nothing is left; ctx bounds the wait.
 	Close(ctx context.Context) error
+
+	// Ticket returns what Backend.Adopt needs to go on with the sandbox in
+	// another process, at any later time, however this one ends. The caller
+	// closes its File. The error is ErrNoTicket for a sandbox that ends with
+	// this process, and ErrGone for one that is Done.
+	Ticket() (Ticket, error)
+
+	// Leave lets go of the sandbox without ending it, once there is a Ticket:
+	// commands that run return ErrGone, Done is closed, and Err is ErrClosed.
+	// From then on the sandbox lives for as long as the Ticket's File is open
+	// somewhere; without a File, until it is adopted, swept, or ended by its
+	// engine. After Close it does nothing, and so does Close after it.
+	Leave()
 }
+
+// A Ticket is what it takes to adopt a sandbox.
+type Ticket struct {
+	ID   string   // of the sandbox
+	Data []byte   // the driver's own, a few hundred bytes. It may hold keys: keep it like a secret
+	File *os.File // an open channel that keeps the sandbox alive, or nil
+}
+
+// ErrNoTicket reports that a sandbox cannot outlive the process that made it.
+var ErrNoTicket = errors.New("the sandbox ends with its process")
+
+// NoTickets is for the Backend and the Sandbox of a driver without
+// Features.Adopt to embed.
+type NoTickets struct{}
+
+// Adopt fails with ErrNoTicket.
+func (NoTickets) Adopt(_ context.Context, t Ticket) (Sandbox, error) {
+	if t.File != nil {
+		_ = t.File.Close()
+	}
+	return nil, ErrNoTicket
+}
+
+// Ticket fails with ErrNoTicket.
+func (NoTickets) Ticket() (Ticket, error) { return Ticket{}, ErrNoTicket }
+
+// Leave is never called: there is no Ticket.
+func (NoTickets) Leave() {}
 
 // Exec is one command to run. Exactly one of Command and Args is set.
 type Exec struct {

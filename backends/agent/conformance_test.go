@@ -24,11 +24,13 @@ import (
 // The least backend that the agent makes possible: a sandbox is a PID
 // namespace, a directory and no network.
 type namespaces struct {
+	backends.NoTickets
 	spec backends.Spec
 	log  *slog.Logger
 }
 
 type namespace struct {
+	backends.NoTickets
 	*agent.Client
 	proc  *exec.Cmd
 	ended chan struct{}

@@ -98,6 +98,9 @@ const (
 	// Signals is Features.Signals.
 	Signals Need = "signals"
 
+	// Adopt is Features.Adopt.
+	Adopt Need = "adoption"
+
 	// Setsid is setsid and nohup in PATH.
 	Setsid Need = "setsid"
 

@@ -93,5 +93,17 @@ var cases = []testCase{
 	{name: "CloseOnlyOne", run: closeOnlyOne, bare: true},
 	{name: "GoneByItself", run: goneByItself, bare: true},
 	{name: "Sweep", run: sweep, bare: true},
+
+	// Sandbox: from one daemon to the next.
+	{name: "Tickets", run: ticketsAsClaimed},
+	{name: "Adopt", run: adopt, needs: []Need{Shell, Adopt}, bare: true},
+	{name: "AdoptKills", run: adoptKills, needs: []Need{Shell, Adopt}, bare: true},
+	{name: "AdoptInFullFlow", run: adoptInFullFlow, needs: []Need{Adopt}, bare: true},
+	{name: "AdoptWhatIsGone", run: adoptWhatIsGone, needs: []Need{Adopt}, bare: true},
+	{name: "AdoptCancelled", run: adoptCancelled, needs: []Need{Adopt}, bare: true},
+	{name: "AdoptNonsense", run: adoptNonsense, needs: []Need{Adopt}, bare: true},
+	{name: "LeaveThenClose", run: leaveThenClose, needs: []Need{Adopt}, bare: true},
+	{name: "LeftForNobody", run: leftForNobody, needs: []Need{Shell, Adopt}, bare: true},
+	{name: "SweepKeeps", run: sweepKeeps, needs: []Need{Adopt}},
 	{name: "Hammer", run: hammer, bare: true},
 }

@@ -152,8 +152,8 @@ func killEach(c *probe, kill func(script string, out *waitWriter) (got result, w
 		if len(only) > 0 && !slices.Contains(only, f.name) {
 			continue
 		}
-		if i := slices.IndexFunc(f.needs, func(n Need) bool { return c.lacks(n) != "" }); i >= 0 {
-			c.Logf("%s left out, it needs %s: %s", f.name, f.needs[i], c.lacks(f.needs[i]))
+		if missing := c.missing(f.needs); missing != "" {
+			c.Logf("%s left out, it needs %s", f.name, missing)
 			continue
 		}
 		out := newWaitWriter("ready\n")

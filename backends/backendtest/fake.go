@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,7 @@ import (
 type Fake struct {
 	name     string
 	inMemory bool
+	held     bool
 	mark     string // in the environment of all its processes
 
 	faults  atomic.Pointer[Faults]
@@ -63,6 +65,10 @@ type FakeOption func(*Fake)
 // yes writes 64 KiB a millisecond.
 func InMemory(f *Fake) { f.inMemory = true }
 
+// Held makes a sandbox end when the last descriptor of it is closed, as one
+// does whose engine watches a connection: its Tickets have a File.
+func Held(f *Fake) { f.held = true }
+
 // Named gives the driver another name than "fake".
 func Named(name string) FakeOption { return func(f *Fake) { f.name = name } }
 
@@ -85,6 +91,8 @@ type Faults struct {
 	CreateTimes int                 // … so many times; 0 = always
 	CreateDelay time.Duration       // how long Create takes; ctx cuts it short
 	Progress    []backends.Progress // reported by Create one by one during the delay
+
+	Adopt error // Adopt fails with it, and the sandbox ends
 
 	Exec      error         // Exec fails with it; if it is ErrGone, the sandbox goes
 	ExecDelay time.Duration // passes before a command is started
@@ -159,6 +167,9 @@ func (f *Fake) Kill(id, reason string) bool {
 	}
 	s.end(&backends.GoneError{Reason: reason}, 0)
 	<-s.done
+	if !s.lives() {
+		s.destroy()
+	}
 	return true
 }
 
@@ -169,7 +180,7 @@ func (f *Fake) Leftovers(o backends.Owner) []string {
 	defer f.mu.Unlock()
 	var left []string
 	for _, s := range f.live {
-		if s.spec.Owner == o {
+		if s.owner == o {
 			left = append(left, s.id)
 		}
 	}
@@ -195,7 +206,7 @@ func (o *FakeOptions) Validate() error {
 func (f *Fake) Driver() backends.Driver {
 	return backends.Driver{
 		Name:     f.name,
-		Features: backends.Features{Network: true, Background: true, Signals: true, Pool: true, Shell: true},
+		Features: backends.Features{Network: true, Background: true, Signals: true, Pool: true, Shell: true, Adopt: true},
 		Options:  func() backends.Options { return &FakeOptions{FakeImage: "fake"} },
 		Describe: func(s backends.Spec, o backends.Options) string {
 			network := "off"
@@ -221,7 +232,7 @@ func (f *Fake) sweep(_ context.Context, req backends.Sweep) (found []backends.Le
 	f.mu.Lock()
 	var old []*fakeSandbox
 	for _, s := range f.live {
-		if o := s.spec.Owner; o.Instance == req.Owner.Instance && o.Boot != req.Owner.Boot {
+		if s.owner.Instance == req.Owner.Instance && s.owner.Boot != req.Owner.Boot && !slices.Contains(req.Keep, s.id) {
 			old = append(old, s)
 		}
 	}
@@ -292,6 +303,49 @@ func (b *fakeBackend) Create(ctx context.Context) (backends.Sandbox, error) {
 	return s, nil
 }
 
+// Adopt goes on with a sandbox of any backend of the Fake. One that nobody left
+// is treated as if its process had died just now.
+func (b *fakeBackend) Adopt(ctx context.Context, t backends.Ticket) (backends.Sandbox, error) {
+	f := b.fake
+	faults := f.faults.Load()
+	if err := sleep(ctx, faults.CreateDelay); err != nil {
+		f.Kill(t.ID, "nobody adopted it in time")
+		return nil, errors.Join(err, closeFile(t.File))
+	}
+	if faults.Adopt != nil {
+		f.Kill(t.ID, "it could not be adopted")
+		return nil, errors.Join(faults.Adopt, closeFile(t.File))
+	}
+	f.mu.Lock()
+	old := f.live[t.ID]
+	f.mu.Unlock()
+	if old == nil || string(t.Data) != t.ID {
+		return nil, errors.Join(&backends.GoneError{Reason: "it ended while nobody watched it"}, closeFile(t.File))
+	}
+	old.Leave()
+	old.mu.Lock()
+	left := old.left
+	old.mu.Unlock()
+	s := &fakeSandbox{
+		fake: f, backend: b, number: old.number, id: old.id, owner: old.owner, spec: b.spec, machine: old.machine,
+		held: t.File, done: make(chan struct{}), execs: map[*gate]context.CancelCauseFunc{},
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !left || f.live[t.ID] != old {
+		return nil, errors.Join(&backends.GoneError{Reason: "it ended just now"}, closeFile(t.File))
+	}
+	f.live[t.ID] = s
+	return s, nil
+}
+
+func closeFile(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
+}
+
 // Close fails when a sandbox of the backend is left, or on the second call:
 // both break the contract, and a test should hear of it.
 func (b *fakeBackend) Close() error {
@@ -303,7 +357,7 @@ func (b *fakeBackend) Close() error {
 	defer b.fake.mu.Unlock()
 	var left []string
 	for _, s := range b.fake.live {
-		if s.backend == b {
+		if s.backend == b && s.lives() {
 			left = append(left, s.id)
 		}
 	}

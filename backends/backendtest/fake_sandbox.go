@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/kilntainers/kilntainers/backends"
@@ -32,12 +34,15 @@ type fakeSandbox struct {
 	backend *fakeBackend
 	number  int64
 	id      string
+	owner   backends.Owner // who made it, whoever adopted it since
 	spec    backends.Spec
 	machine machine
+	held    *os.File // Held: an open end of its pipe
 	done    chan struct{}
 
 	mu      sync.Mutex
 	reason  error // why it ends; nil as long as it lives
+	left    bool  // for somebody to adopt
 	execs   map[*gate]context.CancelCauseFunc
 	dieDate *time.Timer
 }
@@ -46,13 +51,19 @@ func newFakeSandbox(b *fakeBackend) (_ *fakeSandbox, err error) {
 	f := b.fake
 	n := f.nextID.Add(1)
 	s := &fakeSandbox{
-		fake: f, backend: b, number: n, id: fmt.Sprintf("%s-%d", f.name, n), spec: b.spec,
+		fake: f, backend: b, number: n, id: fmt.Sprintf("%s-%d", f.name, n), owner: b.spec.Owner, spec: b.spec,
 		done: make(chan struct{}), execs: map[*gate]context.CancelCauseFunc{},
 	}
 	if f.inMemory {
 		s.machine = newMemoryMachine(s.id, b.spec)
 	} else if s.machine, err = newProcessMachine(f, s.id, b.spec); err != nil {
 		return nil, err
+	}
+	if f.held {
+		if err := s.hold(); err != nil {
+			s.machine.destroy()
+			return nil, err
+		}
 	}
 	f.mu.Lock()
 	f.live[s.id] = s
@@ -144,13 +155,74 @@ func (s *fakeSandbox) Close(ctx context.Context) error {
 	}
 }
 
-// end begins to destroy the sandbox, for that reason; done is closed when it
-// is gone. Only the first call counts.
-func (s *fakeSandbox) end(reason error, delay time.Duration) {
+// hold makes the pipe of a Held sandbox, which ends when the last descriptor
+// of its write end is closed.
+func (s *fakeSandbox) hold() error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	s.held = w
+	go func() {
+		defer r.Close()
+		_, _ = r.Read(make([]byte, 1))
+		s.fake.mu.Lock()
+		now := s.fake.live[s.id] // whoever has adopted it
+		s.fake.mu.Unlock()
+		if now == nil {
+			return
+		}
+		if now.end(&backends.GoneError{Reason: "its connection ended"}, 0); !now.lives() {
+			now.destroy()
+		}
+	}()
+	return nil
+}
+
+// Ticket names the sandbox; with Held it has a descriptor, too.
+func (s *fakeSandbox) Ticket() (backends.Ticket, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.reason != nil {
+		return backends.Ticket{}, s.reason
+	}
+	t := backends.Ticket{ID: s.id, Data: []byte(s.id)}
+	if s.held != nil {
+		fd, err := syscall.Dup(int(s.held.Fd()))
+		if err != nil {
+			return backends.Ticket{}, err
+		}
+		syscall.CloseOnExec(fd)
+		t.File = os.NewFile(uintptr(fd), s.id)
+	}
+	return t, nil
+}
+
+// Leave ends what runs, as its successor would have to, and nothing else.
+func (s *fakeSandbox) Leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopLocked(backends.ErrClosed) {
 		return
+	}
+	s.left = true
+	if s.held != nil {
+		_ = s.held.Close()
+	}
+	close(s.done)
+}
+
+// lives reports whether the sandbox has neither ended nor been left.
+func (s *fakeSandbox) lives() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.left
+}
+
+// stopLocked ends the commands of the sandbox, once, for that reason.
+func (s *fakeSandbox) stopLocked(reason error) bool {
+	if s.reason != nil {
+		return false
 	}
 	s.reason = reason
 	for _, cancel := range s.execs {
@@ -159,12 +231,31 @@ func (s *fakeSandbox) end(reason error, delay time.Duration) {
 	if s.dieDate != nil {
 		s.dieDate.Stop()
 	}
+	return true
+}
+
+// destroy removes what is left of the sandbox.
+func (s *fakeSandbox) destroy() {
+	s.machine.destroy()
+	s.fake.mu.Lock()
+	delete(s.fake.live, s.id)
+	s.fake.mu.Unlock()
+}
+
+// end begins to destroy the sandbox, for that reason; done is closed when it
+// is gone. Only the first call counts.
+func (s *fakeSandbox) end(reason error, delay time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopLocked(reason) {
+		return
+	}
 	go func() { // ends when done is closed, which is what Close and Kill wait for
 		time.Sleep(delay)
-		s.machine.destroy()
-		s.fake.mu.Lock()
-		delete(s.fake.live, s.id)
-		s.fake.mu.Unlock()
+		s.destroy()
+		if s.held != nil {
+			_ = s.held.Close()
+		}
 		close(s.done)
 	}()
 }

@@ -28,6 +28,10 @@ func TestInMemory(t *testing.T) {
 	Run(t, memoryTarget(NewFake(InMemory)))
 }
 
+func TestHeld(t *testing.T) {
+	Run(t, memoryTarget(NewFake(InMemory, Held)))
+}
+
 func BenchmarkProcesses(b *testing.B) { Bench(b, processTarget(NewFake())) }
 
 func BenchmarkInMemory(b *testing.B) { Bench(b, memoryTarget(NewFake(InMemory))) }

@@ -48,7 +48,8 @@ func (c *probe) lacks(n Need) string {
 		return c.target().Lacks[n]
 	case n == Shell && !f.Shell && c.spec(nil).Shell == "",
 		n == Background && !f.Background,
-		n == Signals && !f.Signals:
+		n == Signals && !f.Signals,
+		n == Adopt && !f.Adopt:
 		return "not among the driver's Features"
 	}
 	return ""

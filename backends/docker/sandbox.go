@@ -26,6 +26,8 @@ import (
 //	Close ─► client.Close ─► Done ─► remove the container
 //	death ─► the stream ends ─► ended: why? remove the container ─► Done
 type sandbox struct {
+	backends.NoTickets
+
 	engine *engine
 	log    *slog.Logger
 	client *agent.Client

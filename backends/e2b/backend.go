@@ -18,6 +18,8 @@ import (
 
 // A Backend makes the sandboxes of one profile.
 type Backend struct {
+	backends.NoTickets
+
 	spec    backends.Spec
 	options *Options
 	log     *slog.Logger

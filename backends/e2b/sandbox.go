@@ -21,6 +21,8 @@ import (
 //	a command: gone, or it cannot be ────┼─► end ─► Done; commands return
 //	ended, which ends the sandbox ───────┘    └──► Close asks the service to remove it
 type sandbox struct {
+	backends.NoTickets
+
 	backend *Backend
 	log     *slog.Logger
 	id      string

@@ -17,6 +17,8 @@ import (
 
 // A sandbox is one sandbox of Modal.
 type sandbox struct {
+	backends.NoTickets
+
 	backend *Backend
 	log     *slog.Logger
 	id      string // Modal's

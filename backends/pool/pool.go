@@ -106,6 +106,11 @@ func (p *Pool) Create(ctx context.Context) (backends.Sandbox, error) {
 	return w.Sandbox, nil
 }
 
+// Adopt goes on with a sandbox of the inner Backend's; no warm one is touched.
+func (p *Pool) Adopt(ctx context.Context, t backends.Ticket) (backends.Sandbox, error) {
+	return p.inner.Adopt(ctx, t)
+}
+
 // Warm is how many sandboxes wait.
 func (p *Pool) Warm() int {
 	p.mu.Lock()

@@ -43,6 +43,8 @@ func (h *host) start(log *slog.Logger) (*kernel.Kernel, error) {
 // backend makes the sandboxes of one profile. Its programs are loaded in the
 // background from Open on, which takes seconds when they are not in the cache.
 type backend struct {
+	backends.NoTickets
+
 	spec    backends.Spec
 	options options
 	modules map[string]string // path by command

@@ -16,6 +16,8 @@ import (
 
 // sandbox is one machine in memory. It ends only by Close.
 type sandbox struct {
+	backends.NoTickets
+
 	id      string
 	backend *backend
 	machine *kernel.Sandbox
