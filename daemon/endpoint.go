@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,12 +36,11 @@ type endpoint struct {
 	table   *table
 	log     *slog.Logger
 	metrics *profileMetrics
-	bound   *mcp.Server
-	handle  *mcp.Server
+	bound   *toolServer
+	handle  *toolServer
 	http    *front
 
-	svc     atomic.Pointer[service]   // nil = out of service
-	offered map[*mcp.Server]*mcp.Tool // used by put alone, which runs once at a time
+	svc atomic.Pointer[service] // nil = out of service
 
 	mu       sync.Mutex
 	sessions map[sessionKey]*session
@@ -50,11 +50,11 @@ type endpoint struct {
 func newEndpoint(name string, t *table) *endpoint {
 	ep := &endpoint{
 		name: name, table: t, log: t.log.With("profile", name), metrics: t.metrics.profile(name),
-		sessions: map[sessionKey]*session{}, shims: map[*lineConn]*mcp.ServerSession{}, offered: map[*mcp.Server]*mcp.Tool{},
+		sessions: map[sessionKey]*session{}, shims: map[*lineConn]*mcp.ServerSession{},
 	}
-	ep.bound = newServer(name, t.version, ep.log)
-	ep.handle = newServer(name, t.version, ep.log)
-	ep.http = newFront(ep.bound, ep.serverFor, ep.log)
+	ep.bound = newServer(name, t.version, ep.handler(false), ep.log)
+	ep.handle = newServer(name, t.version, ep.handler(true), ep.log)
+	ep.http = newFront(ep.bound.Server, ep.serverFor, ep.log)
 	ep.http.sessionEnded = func(principal, id string) {
 		ep.endSession(sessionKey{principal, byMCP, id}, "its MCP session ended")
 	}
@@ -67,14 +67,57 @@ func newEndpoint(name string, t *table) *endpoint {
 	return ep
 }
 
-// newServer makes an MCP server that offers tools and nothing else.
-func newServer(profile, version string, log *slog.Logger) *mcp.Server {
-	s := mcp.NewServer(&mcp.Implementation{Name: "kilntainers", Title: "Kilntainers: " + profile, Version: version}, &mcp.ServerOptions{
+// A toolServer is an MCP server that offers sandbox_exec and nothing else.
+//
+// The SDK has a sign of the tool only: it parses the schemas of each tool that
+// is added, and again at calls, which with a hundred profiles takes longer than
+// all else of a reload. It has no need to, as the checks are ours. What clients
+// are shown is put in when they ask.
+type toolServer struct {
+	*mcp.Server
+	call mcp.ToolHandler
+	tool atomic.Pointer[mcp.Tool]
+}
+
+var sign = &mcp.Tool{Name: toolName, InputSchema: json.RawMessage(`{"type":"object"}`)}
+
+func newServer(profile, version string, call mcp.ToolHandler, log *slog.Logger) *toolServer {
+	s := &toolServer{call: call}
+	s.Server = mcp.NewServer(&mcp.Implementation{Name: "kilntainers", Title: "Kilntainers: " + profile, Version: version}, &mcp.ServerOptions{
 		Logger:       slog.New(demoted{log.Handler()}),
 		Capabilities: &mcp.ServerCapabilities{Tools: &mcp.ToolCapabilities{ListChanged: true}},
 	})
-	s.AddReceivingMiddleware(onlyTools, recoverPanics(log))
+	s.AddReceivingMiddleware(onlyTools, s.list, recoverPanics(log))
+	s.AddTool(sign, s.call)
 	return s
+}
+
+// list puts the tool in the place of its sign.
+func (s *toolServer) list(next mcp.MethodHandler) mcp.MethodHandler {
+	return func(ctx context.Context, method string, req mcp.Request) (mcp.Result, error) {
+		res, err := next(ctx, method, req)
+		if list, ok := res.(*mcp.ListToolsResult); ok && err == nil {
+			for i := range list.Tools {
+				list.Tools[i] = s.tool.Load()
+			}
+		}
+		return res, err
+	}
+}
+
+// show makes t what clients are shown, and reports whether it is another tool
+// than before. Then they must be told.
+func (s *toolServer) show(t *mcp.Tool) (changed bool) {
+	return !reflect.DeepEqual(s.tool.Swap(t), t)
+}
+
+// tell tells every client that the tool is another one now; the SDK does when
+// a tool is added.
+func (s *toolServer) tell() {
+	for range s.Sessions() {
+		s.AddTool(sign, s.call)
+		return
+	}
 }
 
 // demoted makes what the SDK thinks worth telling a debug message: that a
@@ -134,6 +177,15 @@ func recoverPanics(log *slog.Logger) mcp.Middleware {
 // (nil), and returns the one before. Clients are told when the tool changed.
 // Running calls are not disturbed.
 func (ep *endpoint) put(svc *service) (old *service) {
+	var changed []*toolServer
+	if svc != nil {
+		if ep.bound.show(tool(svc.profile, svc.spec, svc.profile.Binding == profiles.BindingHandle)) {
+			changed = append(changed, ep.bound)
+		}
+		if ep.handle.show(tool(svc.profile, svc.spec, true)) {
+			changed = append(changed, ep.handle)
+		}
+	}
 	ep.mu.Lock()
 	old = ep.svc.Swap(svc)
 	boxes := make([]*session, 0, len(ep.sessions))
@@ -144,8 +196,9 @@ func (ep *endpoint) put(svc *service) (old *service) {
 
 	if svc != nil {
 		svc.opened.backend.Resize(svc.profile.Pool)
-		ep.offer(ep.bound, tool(svc.profile, svc.spec, svc.profile.Binding == profiles.BindingHandle), ep.handler(false))
-		ep.offer(ep.handle, tool(svc.profile, svc.spec, true), ep.handler(true))
+	}
+	for _, s := range changed {
+		s.tell()
 	}
 	for _, s := range boxes { // other limits may hold now
 		s.mu.Lock()
@@ -161,15 +214,6 @@ func (ep *endpoint) put(svc *service) (old *service) {
 		old.opened.release()
 	}
 	return old
-}
-
-// offer replaces a server's tool if it is another one now. That tells every
-// client, so it must not happen for nothing.
-func (ep *endpoint) offer(srv *mcp.Server, t *mcp.Tool, h mcp.ToolHandler) {
-	if !reflect.DeepEqual(ep.offered[srv], t) {
-		ep.offered[srv] = t
-		srv.AddTool(t, h)
-	}
 }
 
 // open returns the backend for one more sandbox, retained.
@@ -190,9 +234,9 @@ func (ep *endpoint) removed() error {
 // serverFor picks the server of an HTTP request without an MCP session.
 func (ep *endpoint) serverFor(r *http.Request) *mcp.Server {
 	if r.Header.Get(sandboxHeader) != "" {
-		return ep.bound
+		return ep.bound.Server
 	}
-	return ep.handle
+	return ep.handle.Server
 }
 
 // handler is sandbox_exec behind one of the two servers.
@@ -375,7 +419,7 @@ func (ep *endpoint) idle() bool {
 // closeClients ends every MCP session, so that no stream keeps the HTTP
 // server from stopping.
 func (ep *endpoint) closeClients() {
-	for _, srv := range []*mcp.Server{ep.bound, ep.handle} {
+	for _, srv := range []*toolServer{ep.bound, ep.handle} {
 		for ss := range srv.Sessions() {
 			_ = ss.Close()
 		}

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -35,6 +37,35 @@ func TestReloadTellsSessions(t *testing.T) {
 	}
 	if n := r.fake.Backends(); n != 1 {
 		t.Errorf("%d backends open, want the one that was", n)
+	}
+}
+
+// Clients without a session are told if they listen.
+func TestReloadTellsListeners(t *testing.T) {
+	r := start(t, onePython)
+	h := r.http("python")
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	res, err := h.do(ctx, "subscriptions/listen", map[string]any{"notifications": map[string]any{"toolsListChanged": true}}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	lines := bufio.NewScanner(res.Body)
+	heard := func(method string) {
+		t.Helper()
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), method) {
+				return
+			}
+		}
+		t.Fatalf("the stream ended without %s: %v", method, lines.Err())
+	}
+	heard("notifications/subscriptions/acknowledged")
+	r.reload(onePython + "timeout = 9\n")
+	heard("notifications/tools/list_changed")
+	if _, tools := h.post(context.Background(), "tools/list", nil, true); !strings.Contains(fmt.Sprint(tools), "stopped after 9 seconds") {
+		t.Errorf("got %v, want the new text", tools)
 	}
 }
 
