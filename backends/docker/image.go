@@ -239,7 +239,7 @@ func pullError(name string, login bool, err error) error {
 	}
 	var what string
 	switch {
-	case has("no basic auth credentials", "unauthorized", "authentication required", "incorrect username or password", "401", "403 forbidden"):
+	case has("no basic auth credentials", "unauthorized", "authentication required", "incorrect username or password", "status: 401", "status code 401", "403 forbidden"):
 		if login {
 			what = "the registry refused the login in the docker config of the daemon's user; log in again (docker login)"
 		} else {

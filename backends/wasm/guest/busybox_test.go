@@ -189,6 +189,7 @@ func TestBusyBoxAsh(t *testing.T) {
 		}
 	}
 	tests, _ := filepath.Glob(filepath.Join(root, "*", "*.tests"))
+	known := knownFailures(t)
 	var ran, failed []string
 	for _, test := range tests {
 		right, err := os.ReadFile(strings.TrimSuffix(test, ".tests") + ".right")
@@ -203,8 +204,17 @@ func TestBusyBoxAsh(t *testing.T) {
 			}
 		}
 		name := "ash " + filepath.Base(filepath.Dir(test)) + "/" + filepath.Base(test)
-		out, _ := runIn(t, dir, []string{"PATH=" + path, "THIS_SH=" + filepath.Join(path, "ash"), "HOME=/root", "USER=root", "CONFIG_FEATURE_FANCY_ECHO=y"}, 20*time.Second, filepath.Join(path, "ash"), "./"+filepath.Base(test))
+		run := func() string {
+			out, _ := runIn(t, dir, []string{"PATH=" + path, "THIS_SH=" + filepath.Join(path, "ash"), "HOME=/root", "USER=root", "CONFIG_FEATURE_FANCY_ECHO=y"}, 20*time.Second, filepath.Join(path, "ash"), "./"+filepath.Base(test))
+			return out
+		}
+		out := run()
 		ran = append(ran, name)
+		if _, listed := known[name]; out != string(right) && !listed {
+			// Many of them race against sleeps; on a busy machine one more try is fair.
+			t.Logf("%s failed, and is tried again; it wrote:\n%s--- and should have written:\n%s", name, out, right)
+			out = run()
+		}
 		if out != string(right) {
 			failed = append(failed, name)
 			if os.Getenv("SHOW") != "" && strings.Contains(name, os.Getenv("SHOW")) {
