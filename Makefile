@@ -7,6 +7,11 @@ GO    ?= go
 PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
+BIN     ?= bin
+
+# What make packages makes.
+ARCHES  ?= amd64 arm64
+FORMATS ?= deb rpm archlinux
 
 FUZZTIME    ?= 30s
 BENCHTIME   ?= 1s
@@ -44,16 +49,21 @@ help: ## List the targets
 
 ##### Use
 
-.PHONY: build demo install install-systemd
+.PHONY: build demo install install-systemd packages
 build: ## Build the programs into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 demo: ## Start a daemon, run a command in a sandbox over MCP, clean up
 	@$(GO) run ./contrib/demo
 
-install: build ## Install the programs below DESTDIR and PREFIX
+install: ## Install what make build built, below DESTDIR and PREFIX
+	@[ -x $(BIN)/kilntainersd ] || { echo 'There is nothing to install yet: run make build first.'; exit 1; }
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 0755 bin/* $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 $(addprefix $(BIN)/,kilntainers kilntainers-stdio kilntainersd) $(DESTDIR)$(PREFIX)/bin/
+	install -d $(DESTDIR)$(PREFIX)/share/doc/kilntainers/examples/profiles
+	install -m 0644 README.md $(wildcard contrib/docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/kilntainers/
+	install -m 0644 kilntainers.example.toml $(DESTDIR)$(PREFIX)/share/doc/kilntainers/examples/
+	install -m 0644 contrib/profiles/* $(DESTDIR)$(PREFIX)/share/doc/kilntainers/examples/profiles/
 
 install-systemd: ## Install the units, the user and the directories (as root, after make install PREFIX=/usr)
 	install -d $(DESTDIR)/usr/lib/systemd/system $(DESTDIR)/usr/lib/systemd/user $(DESTDIR)/usr/lib/sysusers.d $(DESTDIR)/usr/lib/tmpfiles.d
@@ -63,6 +73,9 @@ install-systemd: ## Install the units, the user and the directories (as root, af
 	install -m 0644 packaging/tmpfiles.d/* $(DESTDIR)/usr/lib/tmpfiles.d/
 	@[ -n "$(DESTDIR)" ] || { systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload; }
 	@echo 'Next: systemctl enable --now kilntainers.socket'
+
+packages: ## Build .deb, .rpm and Arch packages into dist/; ARCHES and FORMATS choose
+	@DESCRIBED='$(VERSION)' ARCHES='$(ARCHES)' FORMATS='$(FORMATS)' packaging/packages.sh
 
 ##### Test
 

@@ -63,6 +63,28 @@ func TestUnitsVerify(t *testing.T) {
 	}
 }
 
+// Versions of packages grow with every commit, whichever tag there is.
+func TestVersion(t *testing.T) {
+	for described, want := range map[string]string{
+		"v1.2.3":                       `1\.2\.3`,
+		"v1.2.3-dirty":                 `1\.2\.3\+dirty`,
+		"v1.2.3-5-gabc1234":            `1\.2\.3\+5\.gabc1234`,
+		"v1.3.0-rc.1":                  `1\.3\.0~rc\.1`,
+		"v1.3.0-rc.1-5-gabc1234-dirty": `1\.3\.0~rc\.1\+5\.gabc1234\.dirty`,
+		"abc1234":                      `0\.0\.0\+\d+\.gabc1234`,
+		"0123456-dirty":                `0\.0\.0\+\d+\.g0123456\.dirty`,
+		"devel":                        `0\.0\.0\+0\.gdevel`,
+	} {
+		cmd := exec.Command("./version.sh", described)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		got := strings.TrimSuffix(string(out), "\n")
+		if err != nil || !regexp.MustCompile("^"+want+"$").MatchString(got) {
+			t.Errorf("%s: got %q, %v, want %s", described, got, err, want)
+		}
+	}
+}
+
 // The hardened service stays below what systemd calls an exposure of 1.5.
 func TestServiceIsHardened(t *testing.T) {
 	out := analyze(t, "system", "security", "--offline=true", "--no-pager", "./kilntainers.service")
