@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh builds the packages into dist/:
+# packages.sh builds the packages into dist/, or $DIST:
 #
 #	kilntainers_VERSION-1_{amd64,arm64}.deb
 #	kilntainers-VERSION-1.{x86_64,aarch64}.rpm
@@ -16,27 +16,29 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 version=$(packaging/version.sh "$DESCRIBED")
+mkdir -p dist/tools "${DIST:=dist}"
+DIST=$(realpath "$DIST")
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-export SOURCE_DATE_EPOCH
+export SOURCE_DATE_EPOCH DIST
 umask 022
 
-rm -rf dist/build dist/kilntainers[_-]* dist/SHA256SUMS
-mkdir -p dist/build dist/tools
+rm -rf "$DIST"/{build,SHA256SUMS} "$DIST"/kilntainers[_-]*
+mkdir "$DIST/build"
 (cd packaging/tools && go build -trimpath -buildvcs=false -ldflags '-s -w' -o ../../dist/tools/ tool)
 
 # sbom OUT PROGRAM lists what a program is linked with, in CycloneDX's words.
 # All of it is in the module cache, for it has just been built from there.
 sbom() {
 	GOPROXY=off dist/tools/cyclonedx-gomod bin -json -noserial -notimestamp -std -licenses \
-		-version "v$version" -output "$1" "$2" 2>dist/build/sbom.log || { cat dist/build/sbom.log; return 1; }
+		-version "v$version" -output "$1" "$2" 2>"$DIST/build/sbom.log" || { cat "$DIST/build/sbom.log"; return 1; }
 }
 
 # Of go_busybox, which the daemon carries, a build for this machine tells.
-(cd backends/wasm/guest && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o ../../../dist/build/go_busybox .)
-sbom dist/build/go_busybox.cdx.json dist/build/go_busybox
+(cd backends/wasm/guest && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$DIST/build/go_busybox" .)
+sbom "$DIST"/build/go_busybox{.cdx.json,}
 
-gzip -9nc CHANGELOG.md >dist/build/changelog.gz
-gzip -9nc >dist/build/changelog.Debian.gz <<END
+gzip -9nc CHANGELOG.md >"$DIST/build/changelog.gz"
+gzip -9nc >"$DIST/build/changelog.Debian.gz" <<END
 kilntainers ($version-1) unstable; urgency=medium
 
   * Version $version. What is new in it, changelog.gz says.
@@ -45,20 +47,20 @@ kilntainers ($version-1) unstable; urgency=medium
 END
 
 for arch in $ARCHES; do
-	root=dist/build/$arch
+	root=$DIST/build/$arch
 	GOARCH=$arch make --no-print-directory build install install-systemd \
-		BIN="$root/bin" DESTDIR="$root" PREFIX=/usr VERSION="$DESCRIBED" >"dist/build/$arch.log" 2>&1 ||
-		{ cat "dist/build/$arch.log"; exit 1; }
+		BIN="$root/bin" DESTDIR="$root" PREFIX=/usr VERSION="$DESCRIBED" >"$DIST/build/$arch.log" 2>&1 ||
+		{ cat "$DIST/build/$arch.log"; exit 1; }
 	mkdir -p "$root/usr/share/doc/kilntainers/sbom"
 	for program in "$root"/usr/bin/*; do
 		sbom "$root/usr/share/doc/kilntainers/sbom/${program##*/}.cdx.json" "$program"
 	done
-	cp dist/build/go_busybox.cdx.json "$root/usr/share/doc/kilntainers/sbom/"
+	cp "$DIST/build/go_busybox.cdx.json" "$root/usr/share/doc/kilntainers/sbom/"
 	chmod -R u=rwX,go=rX "$root/usr"
 	for format in $FORMATS; do
 		v=$version
 		[ "$format" != archlinux ] || v=${version//\~/} # 1.3.0rc.1 comes before 1.3.0 there
-		ARCH=$arch VERSION=$v dist/tools/nfpm package --config packaging/nfpm.yaml --packager "$format" --target dist/ >/dev/null
+		ARCH=$arch VERSION=$v dist/tools/nfpm package --config packaging/nfpm.yaml --packager "$format" --target "$DIST/" >/dev/null
 	done
 done
-(cd dist && sha256sum kilntainers[_-]* | tee SHA256SUMS)
+(cd "$DIST" && sha256sum kilntainers[_-]* | tee SHA256SUMS)
