@@ -92,8 +92,13 @@ func Find() string {
 }
 
 // SearchPath lists where Find looks: /etc/kilntainers/kilntainers.toml, then
-// kilntainers/kilntainers.toml under $XDG_CONFIG_HOME, by default ~/.config.
+// kilntainers/kilntainers.toml under $XDG_CONFIG_HOME, by default ~/.config. A
+// service looks nowhere but in the directory that systemd made for it
+// ($CONFIGURATION_DIRECTORY): that of a user has nothing to do with the system's.
 func SearchPath() []string {
+	if dir, _, _ := strings.Cut(os.Getenv("CONFIGURATION_DIRECTORY"), ":"); dir != "" {
+		return []string{filepath.Join(dir, "kilntainers.toml")}
+	}
 	paths := []string{"/etc/kilntainers/kilntainers.toml"}
 	dir := os.Getenv("XDG_CONFIG_HOME")
 	if home := os.Getenv("HOME"); !filepath.IsAbs(dir) && filepath.IsAbs(home) {

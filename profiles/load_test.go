@@ -402,6 +402,11 @@ func TestBuiltin(t *testing.T) {
 func TestFind(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("XDG_CONFIG_HOME", dir)
+	t.Setenv("CONFIGURATION_DIRECTORY", "/made/by:/systemd")
+	if got, want := SearchPath(), []string{"/made/by/kilntainers.toml"}; !slices.Equal(got, want) {
+		t.Errorf("of a service: got %q, want %q", got, want)
+	}
+	t.Setenv("CONFIGURATION_DIRECTORY", "")
 	want := []string{"/etc/kilntainers/kilntainers.toml", filepath.Join(dir, "kilntainers", "kilntainers.toml")}
 	if got := SearchPath(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
