@@ -9,6 +9,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -47,6 +48,12 @@ type Options struct {
 	// be nil.
 	CacheDir func(dir string)
 
+	// Inherited are the descriptors that systemd handed over, named as in
+	// LISTEN_FDNAMES; nil asks sd_listen_fds(3). Notify is the address of its
+	// notification socket; "" is $NOTIFY_SOCKET.
+	Inherited []*os.File
+	Notify    string
+
 	// Ready is called once the daemon serves, with the addresses it listens
 	// on, written as in daemon.listen; may be nil.
 	Ready func(addresses []string)
@@ -69,6 +76,7 @@ type Daemon struct {
 	reloader  *reloader
 	addresses []string
 	conns     *conns
+	store     fdStore
 	stopping  atomic.Bool
 }
 
@@ -77,11 +85,22 @@ type Daemon struct {
 // clean stop. A bad profile is no reason to return; a socket that cannot be
 // opened is.
 //
-//	state ─► load ─► sweep ─► table ─► sockets ─► READY … ctx ends … STOPPING ─► calls ─► sandboxes ─► clients ─► sockets
+//	state ─► load ─► sweep ─► table ─► what an earlier daemon kept ─► sockets ─► READY …
+//	… ctx ends ─► STOPPING ─► calls ─► sandboxes ─► clients ─► sockets
 func Run(ctx context.Context, o Options) error {
 	d := &Daemon{opts: o, log: o.Log, started: time.Now()}
+	files := o.Inherited
+	if files == nil {
+		files = inheritedFiles()
+	}
+	in, err := inherit(files)
+	if err != nil {
+		return err
+	}
+	defer in.close()
+	d.store.address = cmp.Or(o.Notify, os.Getenv("NOTIFY_SOCKET"))
 	conf, problems := loadFirst(o)
-	paths, err := ownPaths(conf.Daemon)
+	paths, err := ownPaths(conf.Daemon, len(in.listeners) > 0)
 	if err != nil {
 		return err
 	}
@@ -95,19 +114,22 @@ func Run(ctx context.Context, o Options) error {
 		o.CacheDir(paths.cache)
 	}
 	d.access = &access{loopback: conf.Daemon.AllowUnauthenticatedLoopback}
-	d.table = newTable(owner, o.Version, newMetrics(), o.Log)
+	keeper := newKeeper(d.store, paths.state, o.Log)
+	d.table = newTable(owner, o.Version, newMetrics(), keeper, o.Log)
 	d.reloader = &reloader{
 		path: o.Config, drivers: o.Drivers, table: d.table, access: d.access, log: o.Log,
 		notify: d.notify, summary: d.summary, ask: make(chan chan<- ReloadResult),
 	}
-	d.sweep(ctx, conf)
+	old := keeper.found(in.take())
+	d.sweep(ctx, conf, toBeAdopted(old, conf))
 	d.reloader.start(conf, problems)
-	listeners, err := listenAll(ctx, paths.listen, conf.CheckListen)
+	listeners, err := listenAll(ctx, in.listeners, paths.listen, conf.CheckListen)
 	if err != nil {
-		d.table.stop("the daemon could not start")
+		d.table.stop(nobodyKeeps)
 		return err
 	}
-	return d.serve(ctx, conf, listeners)
+	in.listeners = nil
+	return d.serve(ctx, conf, listeners, d.restore(old))
 }
 
 // loadFirst reads the configuration as far as it is good.
@@ -121,7 +143,7 @@ func loadFirst(o Options) (*profiles.Config, profiles.Problems) {
 
 // serve runs everything that runs beside each other, until ctx ends or one of
 // them fails.
-func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners []*listener) error {
+func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners []*listener, shims []func()) error {
 	d.conns = &conns{open: map[net.Conn]bool{}, last: time.Now()}
 	srv := d.newHTTPServer()
 	sockets := newProfileSockets(conf.Daemon, listeners, srv, d.log)
@@ -132,11 +154,15 @@ func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners []*
 	for _, l := range listeners {
 		g.Go(func() error { return l.serve(srv) })
 	}
+	for _, serve := range shims {
+		g.Go(func() error { serve(); return nil })
+	}
 	sockets.set(conf)
 	d.reloader.changed = sockets.set
 	g.Go(func() error { return d.reloader.loop(gctx) })
 	g.Go(func() error { return d.watch(gctx) })
 	g.Go(func() error { return d.reloadOnSignal(gctx) })
+	g.Go(func() error { return d.sweepNowAndThen(gctx) })
 	if len(listeners) > 0 {
 		g.Go(func() error { return d.watchdog(gctx, listeners[0]) })
 	}
@@ -185,7 +211,14 @@ func (d *Daemon) reloadOnSignal(ctx context.Context) error {
 }
 
 // stop is the reverse of starting. Whatever hangs is left behind after
-// stopTimeout.
+// stopTimeout. Nothing that has been asked for is lost on the way:
+//
+//	accept no more        what is queued in a socket waits for the next daemon
+//	park the shims        so does what they send, if systemd keeps their connections
+//	drain HTTP            requests are served until each connection has been told to close
+//	running calls         get the grace period
+//	sandboxes             left to the next daemon, or destroyed
+//	hand over             connections and sessions to systemd's fd store
 func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileSockets) {
 	deadline, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
@@ -196,17 +229,24 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 		l.stopAccepting()
 	}
 	sockets.stopAccepting()
-	srv.SetKeepAlivesEnabled(false)
+	keep := d.mayKeep(deadline)
 
+	grace, cancelGrace := context.WithTimeout(deadline, graceTimeout)
+	defer cancelGrace()
+	shims := d.parkShims(grace)
+	d.table.endStreams()
+	d.conns.drain(grace)
 	calls := d.table.gate.close()
-	wait(deadline, calls, graceTimeout)
+	wait(grace, calls, graceTimeout)
+	sessions := d.sessionsToKeep(keep)
 	sandboxes := make(chan struct{})
 	go func() {
 		defer close(sandboxes)
-		d.table.stop("the daemon is stopping")
+		d.table.stop(keep)
 	}()
 	wait(deadline, sandboxes, stopTimeout)
 	wait(deadline, calls, time.Second) // what was killed answers
+	d.handOver(deadline, shims, sessions)
 	for _, ep := range d.table.all() {
 		ep.closeClients()
 	}
@@ -219,6 +259,9 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 		_ = l.Close()
 	}
 	sockets.close()
+	if err := d.store.barrier(time.Second); err != nil {
+		d.log.Warn("systemd may not have taken what was handed over", "error", err)
+	}
 }
 
 // wait waits for done, for at most d and until ctx ends. nil is done.
@@ -244,7 +287,7 @@ func (d *Daemon) notify(state string) {
 
 // sweep removes what earlier boots of this instance left in the engines. An
 // engine that does not answer is left for the next time.
-func (d *Daemon) sweep(ctx context.Context, conf *profiles.Config) {
+func (d *Daemon) sweep(ctx context.Context, conf *profiles.Config, keep []string) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
 	byDriver := map[string][]backends.Options{}
@@ -258,7 +301,7 @@ func (d *Daemon) sweep(ctx context.Context, conf *profiles.Config) {
 			continue
 		}
 		wg.Go(func() {
-			left, err := driver.Sweep(ctx, backends.Sweep{Owner: d.table.owner, Options: options, Log: d.log})
+			left, err := driver.Sweep(ctx, backends.Sweep{Owner: d.table.owner, Keep: keep, Options: options, Log: d.log})
 			for _, l := range left {
 				d.log.Info("removed what an earlier run left", "backend", name, "kind", l.Kind, "id", l.ID, "profile", l.Profile, "removed", l.Removed)
 			}

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,9 +54,11 @@ func newEndpoint(name string, t *table) *endpoint {
 		name: name, table: t, log: t.log.With("profile", name), metrics: t.metrics.profile(name),
 		sessions: map[sessionKey]*session{}, shims: map[*lineConn]*mcp.ServerSession{},
 	}
-	ep.bound = newServer(name, t.version, ep.handler(false), ep.log)
-	ep.handle = newServer(name, t.version, ep.handler(true), ep.log)
+	ids := &sessionIDs{}
+	ep.bound = newServer(name, t.version, ids, ep.handler(false), ep.log)
+	ep.handle = newServer(name, t.version, &sessionIDs{}, ep.handler(true), ep.log)
 	ep.http = newFront(ep.bound.Server, ep.serverFor, ep.log)
+	ep.http.ids, ep.http.streams = ids, t.streams
 	ep.http.sessionEnded = func(principal, id string) {
 		ep.endSession(sessionKey{principal, byMCP, id}, "its MCP session ended")
 	}
@@ -81,10 +85,11 @@ type toolServer struct {
 
 var sign = &mcp.Tool{Name: toolName, InputSchema: json.RawMessage(`{"type":"object"}`)}
 
-func newServer(profile, version string, call mcp.ToolHandler, log *slog.Logger) *toolServer {
+func newServer(profile, version string, ids *sessionIDs, call mcp.ToolHandler, log *slog.Logger) *toolServer {
 	s := &toolServer{call: call}
 	s.Server = mcp.NewServer(&mcp.Implementation{Name: "kilntainers", Title: "Kilntainers: " + profile, Version: version}, &mcp.ServerOptions{
 		Logger:       slog.New(demoted{log.Handler()}),
+		GetSessionID: ids.get,
 		Capabilities: &mcp.ServerCapabilities{Tools: &mcp.ToolCapabilities{ListChanged: true}},
 	})
 	s.AddReceivingMiddleware(onlyTools, s.list, recoverPanics(log))
@@ -242,7 +247,7 @@ func (ep *endpoint) serverFor(r *http.Request) *mcp.Server {
 // handler is sandbox_exec behind one of the two servers.
 func (ep *endpoint) handler(handle bool) mcp.ToolHandler {
 	return func(ctx context.Context, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-		if !ep.table.gate.enter() {
+		if ep.table.closed(req) || !ep.table.gate.enter() {
 			return failure("The sandbox daemon is stopping. Nothing was run; try again in a moment."), nil
 		}
 		defer ep.table.gate.leave()
@@ -281,6 +286,8 @@ func (ep *endpoint) call(ctx context.Context, req *mcp.CallToolRequest, handle b
 	s.release(b)
 	ep.metrics.executed(time.Since(began), out, err)
 	switch {
+	case errors.Is(err, backends.ErrGone) && b.why(err) == leftForNext:
+		return failure(restartedText), nil
 	case errors.Is(err, backends.ErrGone):
 		return failure("%s", diedText(b.why(err), s.key.kind == byHandle)), nil
 	case err != nil && ctx.Err() != nil:
@@ -323,6 +330,9 @@ func diedText(reason string, handle bool) string {
 	}
 	return fmt.Sprintf("The sandbox died while this command ran, because %s. Its files and processes are gone. %s", reason, next)
 }
+
+// restartedText tells a model that its command was cut off by a restart.
+const restartedText = "The sandbox daemon is being restarted and could not wait for this command. It was stopped; it may or may not have completed. Check before running it again."
 
 // unknownHandle is the one answer to unknown, expired and foreign handles.
 const unknownHandle = "There is no sandbox with this sandbox_id, or it has expired. Its files are gone. Call " + toolName + " without sandbox_id to get a new one."
@@ -391,13 +401,6 @@ func (ep *endpoint) endSession(key sessionKey, reason string) (gone <-chan struc
 	return s.end(reason)
 }
 
-// endSessions ends all of them.
-func (ep *endpoint) endSessions(reason string) {
-	for _, s := range ep.list() {
-		ep.endSession(s.key, reason)
-	}
-}
-
 func (ep *endpoint) list() []*session {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
@@ -406,6 +409,13 @@ func (ep *endpoint) list() []*session {
 		ss = append(ss, s)
 	}
 	return ss
+}
+
+// connections lists the shims' connections.
+func (ep *endpoint) connections() []*lineConn {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	return slices.Collect(maps.Keys(ep.shims))
 }
 
 // idle reports whether nobody is connected to the endpoint and nothing of it

@@ -3,12 +3,15 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/auth"
@@ -31,7 +34,10 @@ type front struct {
 	sessionEnded func(principal, id string) // before the SDK ends it, so that running calls end too
 	idleTimeout  func() time.Duration       // of a session without a request
 
-	server   *mcp.Server // the stateful one
+	server  *mcp.Server     // the stateful one
+	streams context.Context // ends every stream, and leaves sessions and calls alone
+	ids     *sessionIDs
+
 	mu       sync.Mutex
 	sessions map[string]*httpSession // by Mcp-Session-Id
 }
@@ -40,6 +46,7 @@ type front struct {
 // it is open, a GET stream included, and for idleTimeout after.
 type httpSession struct {
 	principal string
+	opening   json.RawMessage // its initialize request, if it is not too long to be said again
 	open      int
 	timer     *time.Timer
 	posts     sync.WaitGroup // calls that are being answered
@@ -74,7 +81,82 @@ func newFront(bound *mcp.Server, pick func(*http.Request) *mcp.Server, log *slog
 		sessions:     map[string]*httpSession{},
 		sessionEnded: func(string, string) {},
 		idleTimeout:  func() time.Duration { return time.Hour },
+		streams:      context.Background(),
 	}
+}
+
+// sessionIDs makes the ids of a server's sessions, or gives the one that a
+// restored session had before. It is an mcp.ServerOptions.GetSessionID.
+type sessionIDs struct{ next atomic.Pointer[string] }
+
+func (s *sessionIDs) get() string {
+	if id := s.next.Swap(nil); id != nil {
+		return *id
+	}
+	return rand.Text()
+}
+
+// restore opens a session again that an earlier daemon had, by repeating what
+// the client said to open it. It must not be called while requests are served.
+func (f *front) restore(id, owner string, opening json.RawMessage) {
+	from := &caller{principal: &principal{id: owner, uid: -1}}
+	f.ids.next.Store(&id)
+	defer f.ids.next.Store(nil)
+	say := func(body string, opened bool) bool {
+		r, err := http.NewRequest(http.MethodPost, "http://localhost/", strings.NewReader(body))
+		if err != nil {
+			return false
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Accept", "application/json, text/event-stream")
+		if opened {
+			r.Header.Set(sessionHeader, id)
+		}
+		w := nobody{http.Header{}}
+		as(from, f.stateful).ServeHTTP(w, r)
+		return w.header.Get(sessionHeader) == id
+	}
+	if say(string(opening), false) {
+		say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`, true)
+		f.add(id, owner, opening)
+	}
+}
+
+// nobody is the client of a request that we make ourselves.
+type nobody struct{ header http.Header }
+
+func (n nobody) Header() http.Header         { return n.header }
+func (n nobody) Write(b []byte) (int, error) { return len(b), nil }
+func (n nobody) WriteHeader(int)             {}
+func (n nobody) Flush()                      {}
+
+// An opening is what opened a session, and whose it is.
+type opening struct {
+	principal string
+	said      json.RawMessage
+}
+
+// openings returns the sessions that could be restored, by id.
+func (f *front) openings() map[string]opening {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := map[string]opening{}
+	for id, s := range f.sessions {
+		if s.opening != nil {
+			all[id] = opening{s.principal, s.opening}
+		}
+	}
+	return all
+}
+
+// openingOf returns the initialize request of an MCP session's key.
+func (f *front) openingOf(key sessionKey) json.RawMessage {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.sessions[key.value]; key.kind == byMCP && s != nil {
+		return s.opening
+	}
+	return nil
 }
 
 // MCPHandler serves one MCP server over Streamable HTTP as the daemon serves
@@ -95,6 +177,12 @@ func MCPHandler(srv *mcp.Server, log *slog.Logger) http.Handler {
 // serve serves one request of a known caller.
 func (f *front) serve(w http.ResponseWriter, r *http.Request, from *caller) {
 	id := r.Header.Get(sessionHeader)
+	if r.Method == http.MethodGet || r.Header.Get("Mcp-Method") == "subscriptions/listen" {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(f.streams, cancel)()
+		r = r.WithContext(ctx)
+	}
 	switch {
 	case id == "" && r.Header.Get(versionHeader) >= modern:
 		as(from, f.stateless).ServeHTTP(w, r)
@@ -156,7 +244,11 @@ func (f *front) serveFirst(w http.ResponseWriter, r *http.Request, from *caller)
 	case err == nil && modernBody:
 		as(from, f.stateless).ServeHTTP(w, r)
 	case err == nil && peek.Method == "initialize":
-		as(from, f.stateful).ServeHTTP(&opening{ResponseWriter: w, opened: func(id string) { f.add(id, from.id) }}, r)
+		var said json.RawMessage
+		if len(body) <= maxReplayed {
+			said = body
+		}
+		as(from, f.stateful).ServeHTTP(&openingAnswer{ResponseWriter: w, opened: func(id string) { f.add(id, from.id, said) }}, r)
 	case err == nil:
 		if peek.ID == nil {
 			peek.ID = json.RawMessage("null")
@@ -170,32 +262,32 @@ func (f *front) serveFirst(w http.ResponseWriter, r *http.Request, from *caller)
 	}
 }
 
-// An opening is the answer to initialize. It makes the session known before
+// An openingAnswer is the answer to initialize. It makes the session known before
 // the client reads its id: a quick one uses it before the handler returns.
-type opening struct {
+type openingAnswer struct {
 	http.ResponseWriter
 	opened func(id string)
 	begun  bool
 }
 
-func (o *opening) begin() {
+func (o *openingAnswer) begin() {
 	if id := o.Header().Get(sessionHeader); id != "" && !o.begun {
 		o.opened(id)
 	}
 	o.begun = true
 }
 
-func (o *opening) WriteHeader(status int)      { o.begin(); o.ResponseWriter.WriteHeader(status) }
-func (o *opening) Write(b []byte) (int, error) { o.begin(); return o.ResponseWriter.Write(b) }
+func (o *openingAnswer) WriteHeader(status int)      { o.begin(); o.ResponseWriter.WriteHeader(status) }
+func (o *openingAnswer) Write(b []byte) (int, error) { o.begin(); return o.ResponseWriter.Write(b) }
 
 // Unwrap lets http.ResponseController flush.
-func (o *opening) Unwrap() http.ResponseWriter { return o.ResponseWriter }
+func (o *openingAnswer) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 
 // add begins to watch a session that initialize has opened.
-func (f *front) add(id, principal string) {
+func (f *front) add(id, principal string, opening json.RawMessage) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := &httpSession{principal: principal}
+	s := &httpSession{principal: principal, opening: opening}
 	s.timer = time.AfterFunc(f.idleTimeout(), func() { f.expire(id, s) })
 	f.sessions[id] = s
 }

@@ -19,6 +19,10 @@ func (d *Daemon) routes() http.Handler {
 		ep.http.serve(w, r, from)
 	}))
 	mux.Handle("/stdio/{profile}", d.profile(func(w http.ResponseWriter, r *http.Request, ep *endpoint, from *caller) {
+		if d.stopping.Load() {
+			refuseHTTP(w, http.StatusServiceUnavailable, "the daemon is stopping; try again in a moment")
+			return
+		}
 		ep.serveStdio(w, r, from)
 	}))
 	mux.HandleFunc("GET /-/healthy", d.healthy)
@@ -40,6 +44,9 @@ func (d *Daemon) guard(next http.Handler) http.Handler {
 				panic(http.ErrAbortHandler)
 			}
 		}()
+		if d.stopping.Load() {
+			w.Header().Set("Connection", "close")
+		}
 		if err := checkOrigin(r); err != nil {
 			refuseHTTP(w, http.StatusForbidden, err.Error())
 			return
@@ -65,10 +72,6 @@ func (d *Daemon) known(next func(http.ResponseWriter, *http.Request, *caller)) h
 // it.
 func (d *Daemon) profile(next func(http.ResponseWriter, *http.Request, *endpoint, *caller)) http.Handler {
 	return d.known(func(w http.ResponseWriter, r *http.Request, from *caller) {
-		if d.stopping.Load() {
-			refuseHTTP(w, http.StatusServiceUnavailable, "the daemon is stopping; try again in a moment")
-			return
-		}
 		name := r.PathValue("profile")
 		ep := d.table.lookup(name)
 		if only := onlyProfile(r.Context()); ep == nil || only != "" && only != name {

@@ -17,8 +17,8 @@ var errIdle = errors.New("nobody is connected")
 // too.
 type conns struct {
 	mu   sync.Mutex
-	open map[net.Conn]bool
-	last time.Time // when the last one closed
+	open map[net.Conn]bool // whether it waits for its next request
+	last time.Time         // when the last one closed
 }
 
 // track is http.Server.ConnState.
@@ -26,8 +26,8 @@ func (c *conns) track(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch state {
-	case http.StateNew:
-		c.open[conn] = true
+	case http.StateNew, http.StateActive, http.StateIdle:
+		c.open[conn] = state == http.StateIdle
 	case http.StateClosed, http.StateHijacked: // shims are counted by their endpoint
 		delete(c.open, conn)
 		c.last = time.Now()
@@ -42,6 +42,44 @@ func (c *conns) quiet() time.Duration {
 		return 0
 	}
 	return time.Since(c.last)
+}
+
+// idleTime is how long connections that wait for their next request may do so
+// once the daemon stops. A client that uses one is told to close it; one that
+// is closed under a client's hands costs it a request.
+const idleTime = 500 * time.Millisecond
+
+// drain waits until no request is being served, and for connections that have
+// none to be closed by their clients for idleTime, or until ctx ends.
+func (c *conns) drain(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	var idleSince time.Time
+	for {
+		c.mu.Lock()
+		open, busy := len(c.open), 0
+		for _, idle := range c.open {
+			if !idle {
+				busy++
+			}
+		}
+		c.mu.Unlock()
+		switch {
+		case open == 0:
+			return
+		case busy > 0:
+			idleSince = time.Time{}
+		case idleSince.IsZero():
+			idleSince = time.Now()
+		case time.Since(idleSince) >= idleTime:
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // exitWhenIdle returns errIdle once there has been no connection, session or

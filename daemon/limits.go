@@ -39,11 +39,7 @@ func (l *limits) set(c *profiles.Config) {
 func (l *limits) reserve(profile, principal string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	of := l.of[profile]
-	if of == nil {
-		of = &profileCount{user: map[string]int{}}
-		l.of[profile] = of
-	}
+	of := l.profileLocked(profile)
 	full := func(n, max int) bool { return max > 0 && n >= max }
 	const retry = "End a session that is not needed, or try again later."
 	d := l.conf.Daemon
@@ -58,11 +54,31 @@ func (l *limits) reserve(profile, principal string) error {
 	case full(l.total, d.MaxSandboxes):
 		return refuse("The daemon has %d sandboxes, the most that it may have (daemon.max_sandboxes). %s", l.total, retry)
 	}
+	l.takeLocked(of, principal)
+	return nil
+}
+
+// take counts a sandbox that is there already, whatever the ceilings are now.
+func (l *limits) take(profile, principal string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.takeLocked(l.profileLocked(profile), principal)
+}
+
+func (l *limits) takeLocked(of *profileCount, principal string) {
 	l.total++
 	l.user[principal]++
 	of.total++
 	of.user[principal]++
-	return nil
+}
+
+func (l *limits) profileLocked(profile string) *profileCount {
+	of := l.of[profile]
+	if of == nil {
+		of = &profileCount{user: map[string]int{}}
+		l.of[profile] = of
+	}
+	return of
 }
 
 // release gives back what reserve took.

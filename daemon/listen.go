@@ -12,11 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
-
-	"github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/kilntainers/kilntainers/profiles"
 )
@@ -37,10 +34,10 @@ const socketGroup = "kilntainers"
 const profileSocketPrefix = "profile-"
 
 // listenAll returns the sockets that systemd handed over (sd_listen_fds(3)),
-// by name, and then our own. An address that is there already is not opened
-// again. An inherited one that may not be served is an error. On an
-// error everything that was opened is closed.
-func listenAll(ctx context.Context, addresses []string, may func(network, address string) error) (ls []*listener, err error) {
+// and then our own. An address that is there already is not opened again. An
+// inherited one that may not be served is an error. On an error everything
+// that was opened is closed.
+func listenAll(ctx context.Context, inherited []*listener, addresses []string, may func(network, address string) error) (ls []*listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range ls {
@@ -48,20 +45,10 @@ func listenAll(ctx context.Context, addresses []string, may func(network, addres
 			}
 		}
 	}()
-	inherited, err := activation.ListenersWithNames()
-	if err != nil {
-		return nil, fmt.Errorf("take over sockets from systemd: %w", err)
-	}
-	for name, group := range inherited {
-		only, _ := strings.CutPrefix(name, profileSocketPrefix)
-		if only == name {
-			only = ""
-		}
-		for _, l := range group {
-			if err := may(l.Addr().Network(), l.Addr().String()); err != nil {
-				return ls, fmt.Errorf("serve the socket %s that systemd handed over: %w", l.Addr(), err)
-			}
-			ls = append(ls, &listener{Listener: l, only: only})
+	for _, l := range inherited {
+		ls = append(ls, l)
+		if err := may(l.Addr().Network(), l.Addr().String()); err != nil {
+			return ls, fmt.Errorf("serve the socket %s that systemd handed over: %w", l.Addr(), err)
 		}
 	}
 	for _, a := range addresses {

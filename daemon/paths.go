@@ -31,7 +31,7 @@ type paths struct {
 // service gets the directories that systemd made for it, and a daemon that an
 // ordinary user started gets that user's own (XDG base directories), which is
 // where the shim looks too.
-func ownPaths(conf profiles.Daemon) (paths, error) {
+func ownPaths(conf profiles.Daemon, activated bool) (paths, error) {
 	p := paths{listen: conf.Listen, state: conf.StateDir, cache: conf.CacheDir}
 	personal := os.Geteuid() != 0
 	for _, dir := range []struct {
@@ -63,7 +63,7 @@ func ownPaths(conf profiles.Daemon) (paths, error) {
 	}
 	if slices.Equal(p.listen, []string{systemSocket}) {
 		switch {
-		case os.Getenv("LISTEN_FDS") != "":
+		case activated:
 			p.listen = nil // systemd listens for us
 		case personal && os.Getenv("XDG_RUNTIME_DIR") != "":
 			p.listen = []string{"unix:" + filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "kilntainers", "kilntainers.sock")}
@@ -74,7 +74,7 @@ func ownPaths(conf profiles.Daemon) (paths, error) {
 
 // CacheDir is where a daemon with that configuration keeps its caches.
 func CacheDir(conf profiles.Daemon) (string, error) {
-	p, err := ownPaths(conf)
+	p, err := ownPaths(conf, false)
 	return p.cache, err
 }
 

@@ -16,18 +16,22 @@ import (
 // what happens in it does not.
 //
 //	no sandbox ──first call──► making ──► box ──idle, lifetime, death──► no sandbox (lost says why)
+//	     │                        ▲        │└─────────daemon stops───────► kept for the next daemon
+//	     │                     restore     │
 //	     └───────────────────────┴─────────┴──────────end──────────────► ended
 type session struct {
 	ep      *endpoint
 	key     sessionKey
 	created time.Time
 
+	connected bool // a shim's connection has it; guarded by ep.mu
+
 	mu     sync.Mutex
 	making *making
 	box    *box
 	lost   string // why the last sandbox ended, until a result has told it
 	ended  bool
-	expiry *time.Timer // of a header session without a sandbox
+	expiry *time.Timer // of a header session without a sandbox, or a shim's without its connection
 }
 
 // A sessionKey is what ties a call to its session. Sessions are looked up by
@@ -51,9 +55,16 @@ const (
 // sandbox, so that the next one's notice can say that it replaces another.
 const headerSessionLife = time.Hour
 
+// returnTime is how long the next daemon waits for a shim to come back for its
+// sandbox. Shims try for 30 s.
+const returnTime = time.Minute
+
 // closeTimeout bounds the destruction of one sandbox. What takes longer is
-// left to the sweep.
-const closeTimeout = 15 * time.Second
+// left to the sweep. adoptTimeout bounds the taking over of one.
+const (
+	closeTimeout = 15 * time.Second
+	adoptTimeout = 30 * time.Second
+)
 
 var errSessionEnded = errors.New("the session has ended")
 
@@ -72,6 +83,7 @@ type box struct {
 	s       *session
 	sb      backends.Sandbox
 	from    *opened
+	kept    *entry // how the next daemon would find it; nil = not at all
 	created time.Time
 	end     chan string   // why it must end; the keeper takes the first
 	poked   chan struct{} // the profile changed, or the last call of a removed one ended
@@ -146,21 +158,30 @@ func (s *session) makeLocked() (*making, error) {
 		from.release()
 		return nil, err
 	}
+	return s.startLocked(func(ctx context.Context, m *making) { s.make(ctx, m, from) }), nil
+}
+
+// startLocked starts a making. s.mu is held.
+func (s *session) startLocked(work func(context.Context, *making)) *making {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	m := &making{cancel: cancel, done: make(chan struct{})}
 	s.making = m
-	t.work.Go(func() {
+	s.ep.table.work.Go(func() {
 		defer cancel(nil)
-		s.make(ctx, m, from)
-		t.evict()
+		work(ctx, m)
+		s.ep.table.evict()
 	})
-	return m, nil
+	return m
 }
 
 func (s *session) make(ctx context.Context, m *making, from *opened) {
 	began := time.Now()
 	sb, err := from.backend.Create(backends.WithProgress(ctx, func(p backends.Progress) { s.report(m, p) }))
 	s.ep.metrics.created(time.Since(began), err)
+	var kept *entry
+	if err == nil {
+		kept = s.keep(sb, from, began)
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,11 +196,92 @@ func (s *session) make(ctx context.Context, m *making, from *opened) {
 		}
 		return
 	}
+	s.ep.log.Info("sandbox created", "sandbox", sb.ID(), "principal", s.key.principal, "took", time.Since(began).Round(time.Millisecond))
+	s.haveLocked(sb, from, kept, began, m)
+}
+
+// keep makes the sandbox one that the next daemon finds, if it can be.
+func (s *session) keep(sb backends.Sandbox, from *opened, created time.Time) *entry {
+	if !from.profile.Driver.Features.Adopt {
+		return nil
+	}
+	t, err := sb.Ticket()
+	if errors.Is(err, backends.ErrNoTicket) {
+		return nil
+	}
+	var kept *entry
+	if err == nil {
+		r := s.record()
+		r.Backend, r.Sandbox = from.profile.Backend, &sandboxRecord{ID: t.ID, Data: t.Data, Created: created}
+		kept, err = s.ep.table.keeper.keep(r, t.File)
+	}
+	if err != nil {
+		s.ep.log.Warn("the sandbox would not survive a restart of the daemon", "sandbox", sb.ID(), "error", err)
+	}
+	return kept
+}
+
+// record is the session for the next daemon, without a sandbox.
+func (s *session) record() record {
+	return record{Profile: s.ep.name, Principal: s.key.principal, Kind: s.key.kind, Key: s.key.value, Opening: s.ep.http.openingOf(s.key)}
+}
+
+// restore brings back the sandbox that an earlier daemon kept for this
+// session. Calls wait for it; if it cannot be had, they get a new one.
+func (s *session) restore(l legacy, r record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.key.kind == byConnection {
+		s.expiry = time.AfterFunc(returnTime, func() { s.ep.abandon(s) })
+	}
+	from, err := s.ep.open()
+	if err != nil {
+		s.lost = restartedReason
+		s.ep.table.keeper.discard(l)
+		return
+	}
+	s.ep.table.limits.take(s.ep.name, s.key.principal)
+	kept := s.ep.table.keeper.adopt(l, r.Sandbox.ID)
+	s.startLocked(func(ctx context.Context, m *making) { s.adopt(ctx, m, from, l.ticket(r), kept, r.Sandbox.Created) })
+}
+
+func (s *session) adopt(ctx context.Context, m *making, from *opened, t backends.Ticket, kept *entry, created time.Time) {
+	began := time.Now()
+	limited, cancel := context.WithTimeout(ctx, adoptTimeout)
+	defer cancel()
+	sb, err := from.backend.Adopt(limited, t)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.making = nil
+	defer close(m.done)
+	if err != nil {
+		s.lost = restartedReason
+		var gone *backends.GoneError
+		if errors.As(err, &gone) && gone.Reason != "" {
+			s.lost += " and " + gone.Reason
+		}
+		s.ep.log.Warn("a sandbox did not survive the restart", "sandbox", t.ID, "principal", s.key.principal, "error", err)
+		s.ep.table.keeper.drop(kept)
+		s.ep.table.limits.release(s.ep.name, s.key.principal)
+		from.release()
+		if s.key.kind == byHandle {
+			s.ended = true
+			m.err = errSessionEnded
+			s.ep.drop(s)
+		}
+		return
+	}
+	s.ep.log.Info("sandbox adopted from the daemon before", "sandbox", sb.ID(), "principal", s.key.principal, "took", time.Since(began).Round(time.Millisecond))
+	s.haveLocked(sb, from, kept, created, m)
+}
+
+// haveLocked gives the session its sandbox. s.mu is held.
+func (s *session) haveLocked(sb backends.Sandbox, from *opened, kept *entry, created time.Time, m *making) {
 	b := &box{
-		s: s, sb: sb, from: from, created: began, lastUse: time.Now(),
+		s: s, sb: sb, from: from, kept: kept, created: created, lastUse: time.Now(),
 		end: make(chan string, 1), poked: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
-	s.ep.log.Info("sandbox created", "sandbox", sb.ID(), "principal", s.key.principal, "took", time.Since(began).Round(time.Millisecond))
 	if s.ended {
 		m.err = errSessionEnded
 		b.end <- "its session ended"
@@ -249,6 +351,21 @@ func (s *session) end(reason string) (gone <-chan struct{}) {
 	return gone
 }
 
+// leftForNext is the reason of a box that the daemon lets go of and does not
+// destroy.
+const leftForNext = "the daemon stops, and the next one has it"
+
+// leave ends the session here for the next daemon to go on with.
+func (s *session) leave(may func(*entry) bool) (gone <-chan struct{}) {
+	s.mu.Lock()
+	b := s.box
+	s.mu.Unlock()
+	if b != nil && may(b.kept) {
+		return s.end(leftForNext)
+	}
+	return s.end(stoppingReason)
+}
+
 // finish tells the keeper to destroy the box.
 func (b *box) finish(reason string) {
 	select {
@@ -298,9 +415,15 @@ func (b *box) keep() {
 	b.s.forgetLocked(b, reason)
 	b.s.mu.Unlock()
 
+	log := b.s.ep.log.With("sandbox", b.sb.ID(), "principal", b.s.key.principal, "reason", reason)
+	if reason == leftForNext {
+		b.sb.Leave()
+		log.Info("sandbox kept", "lived", time.Since(b.created).Round(time.Millisecond))
+		b.done()
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	log := b.s.ep.log.With("sandbox", b.sb.ID(), "principal", b.s.key.principal, "reason", reason)
 	if err := b.sb.Close(ctx); err != nil {
 		log.Error("cannot destroy sandbox; the next sweep will", "error", err)
 	} else {
@@ -310,6 +433,12 @@ func (b *box) keep() {
 	if errors.As(b.sb.Err(), &gone) && gone.Err != nil {
 		log.Debug("sandbox ended by itself", "cause", gone.Err)
 	}
+	b.s.ep.table.keeper.drop(b.kept)
+	b.done()
+}
+
+// done ends the daemon's part in the box.
+func (b *box) done() {
 	b.s.ep.table.limits.release(b.s.ep.name, b.s.key.principal)
 	b.from.release()
 	close(b.gone)

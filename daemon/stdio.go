@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -57,23 +59,61 @@ func (ep *endpoint) serveStdio(w http.ResponseWriter, r *http.Request, from *cal
 		return
 	}
 	resumed := r.Header.Get(resumeHeader)
-	key := sessionKey{from.id, byConnection, rand.Text()}
-	s := ep.session(key)
-	if resumed != "" {
-		s.lost = "the sandbox daemon was restarted" // and with it went what the token led to
-	}
-	l := &lineConn{id: "shim-" + rand.Text()[:8], conn: conn, r: buffered.Reader,
-		extra: &mcp.RequestExtra{TokenInfo: tokenInfo(from, s), Header: http.Header{}}}
-	defer conn.Close()
-	defer func() { // the client waits for the end of the connection: first let go of its sandbox
-		wait(context.Background(), ep.endSession(key, "its client disconnected"), letGo)
-	}()
-
+	s := ep.resume(from, resumed)
+	l := newLineConn(conn, buffered.Reader, s, from)
 	_ = conn.SetDeadline(time.Time{}) // net/http's own
-	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n", stdioProtocol, resumeHeader, key.value); err != nil {
+	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n", stdioProtocol, resumeHeader, s.key.value); err != nil {
+		_ = conn.Close()
+		ep.endSession(s.key, "its client disconnected")
 		return
 	}
-	ss, err := ep.bound.Connect(context.WithoutCancel(r.Context()), l, nil)
+	ep.log.Debug("shim connected", "user", from.display(), "pid", from.pid, "resumed", resumed != "")
+	ep.serveLines(l)
+}
+
+// resume returns the session of a shim's connection: the one that its token
+// names if an earlier daemon kept it, else a new one.
+func (ep *endpoint) resume(from *caller, token string) *session {
+	ep.mu.Lock()
+	s := ep.sessions[sessionKey{from.id, byConnection, token}]
+	if s == nil || s.connected {
+		s = &session{ep: ep, key: sessionKey{from.id, byConnection, rand.Text()}, created: time.Now()}
+		ep.sessions[s.key] = s
+		if token != "" {
+			s.lost = restartedReason // and with it went what the token led to
+		}
+	}
+	s.connected = true
+	ep.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	return s
+}
+
+// abandon ends a session that an earlier daemon kept for a shim that did not
+// come back.
+func (ep *endpoint) abandon(s *session) {
+	ep.mu.Lock()
+	connected := s.connected
+	ep.mu.Unlock()
+	if !connected {
+		ep.endSession(s.key, "its client did not come back after the daemon's restart")
+	}
+}
+
+// serveLines serves a shim's connection to its end, and with it ends the
+// session, unless the next daemon goes on with both.
+func (ep *endpoint) serveLines(l *lineConn) {
+	defer l.conn.Close()
+	defer func() { // the client waits for the end of the connection: first let go of its sandbox
+		if !l.handedOver() {
+			wait(context.Background(), ep.endSession(l.session.key, "its client disconnected"), letGo)
+		}
+	}()
+	ss, err := ep.bound.Connect(context.Background(), l, nil)
 	if err != nil {
 		ep.log.Warn("cannot start session", "error", err)
 		return
@@ -81,7 +121,6 @@ func (ep *endpoint) serveStdio(w http.ResponseWriter, r *http.Request, from *cal
 	ep.mu.Lock()
 	ep.shims[l] = ss
 	ep.mu.Unlock()
-	ep.log.Debug("shim connected", "user", from.display(), "pid", from.pid, "resumed", resumed != "")
 	_ = ss.Wait()
 	ep.mu.Lock()
 	delete(ep.shims, l)
@@ -91,16 +130,46 @@ func (ep *endpoint) serveStdio(w http.ResponseWriter, r *http.Request, from *cal
 // A lineConn is an MCP transport of one message a line. Unlike the SDK's it
 // survives a garbled line, has a write deadline, and says with each request
 // who sent it.
+//
+// It can be parked: then it reads no more, and what it has read of a line is
+// kept for the daemon that goes on with the connection.
 type lineConn struct {
-	id    string
-	conn  net.Conn
-	r     *bufio.Reader
-	extra *mcp.RequestExtra
+	id      string
+	conn    net.Conn
+	r       *bufio.Reader
+	session *session
+	extra   *mcp.RequestExtra
 
-	long []byte // a line that is longer than r's buffer
+	rest   []byte        // of the current line: what came before r's buffer
+	closed chan struct{} // by Close
+	parked chan struct{} // closed once Read reads no more
+	park   atomic.Bool
+	once   sync.Once // for closed
 
-	mu  sync.Mutex // one message at a time
-	out []byte
+	pending atomic.Int64 // requests without an answer, but for subscriptions
+
+	mu     sync.Mutex // one message at a time
+	out    []byte
+	over   bool                       // the next daemon has the connection: nothing is written here
+	replay handshake                  // what it has to be told again
+	listen map[string]json.RawMessage // open subscriptions, by the id of their request
+	mute   string                     // the request whose answer the client has already
+}
+
+// A handshake is what a client said first, as it said it.
+type handshake struct {
+	Initialize  json.RawMessage `json:"initialize,omitempty"`
+	Initialized json.RawMessage `json:"initialized,omitempty"`
+}
+
+// maxReplayed bounds a message that is kept to be said again.
+const maxReplayed = 64 << 10
+
+func newLineConn(conn net.Conn, r *bufio.Reader, s *session, from *caller) *lineConn {
+	return &lineConn{
+		id: "shim-" + rand.Text()[:8], conn: conn, r: r, session: s, closed: make(chan struct{}), parked: make(chan struct{}),
+		extra: &mcp.RequestExtra{TokenInfo: tokenInfo(from, s), Header: http.Header{}},
+	}
 }
 
 var _ mcp.Transport = (*lineConn)(nil)
@@ -112,12 +181,38 @@ func (l *lineConn) SessionID() string { return l.id }
 
 // Close ends Read. The connection itself is closed by serveStdio, once the
 // session's sandbox is gone.
-func (l *lineConn) Close() error { return l.conn.SetReadDeadline(time.Now()) }
+func (l *lineConn) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.conn.SetReadDeadline(time.Now())
+}
+
+// stopReading parks the connection.
+func (l *lineConn) stopReading() {
+	l.park.Store(true)
+	_ = l.conn.SetReadDeadline(time.Now())
+}
+
+func (l *lineConn) handedOver() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over
+}
 
 // Read returns the next message. A line that is not one is answered.
 func (l *lineConn) Read(context.Context) (jsonrpc.Message, error) {
 	for {
-		line, err := l.line()
+		var line []byte
+		err := os.ErrDeadlineExceeded
+		if !l.park.Load() { // even if there are lines in the buffer
+			line, err = l.line()
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if l.park.Load() {
+				close(l.parked)
+				<-l.closed
+			}
+			err = io.EOF
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -133,34 +228,65 @@ func (l *lineConn) Read(context.Context) (jsonrpc.Message, error) {
 		}
 		if req, ok := msg.(*jsonrpc.Request); ok {
 			req.Extra = l.extra
+			if req.IsCall() && req.Method != "subscriptions/listen" {
+				l.pending.Add(1)
+			}
+			l.remember(req, line)
 		}
 		return msg, nil
 	}
+}
+
+// remember keeps what the next daemon must be told again.
+func (l *lineConn) remember(req *jsonrpc.Request, line []byte) {
+	switch req.Method {
+	case "initialize", "notifications/initialized", "subscriptions/listen":
+	default:
+		return
+	}
+	if len(line) > maxReplayed {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch req.Method {
+	case "initialize":
+		l.replay.Initialize = bytes.Clone(line)
+	case "notifications/initialized":
+		l.replay.Initialized = bytes.Clone(line)
+	default:
+		if l.listen == nil {
+			l.listen = map[string]json.RawMessage{}
+		}
+		l.listen[idText(req.ID)] = bytes.Clone(line)
+	}
+}
+
+// idText tells apart the ids of requests: 1 is not "1".
+func idText(id jsonrpc.ID) string {
+	b, _ := json.Marshal(id.Raw())
+	return string(b)
 }
 
 // line returns the next line without its end. It is valid until the next
 // call; decoding copies.
 func (l *lineConn) line() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
-	if errors.Is(err, bufio.ErrBufferFull) {
-		l.long = l.long[:0]
+	if err != nil || len(l.rest) > 0 {
 		for errors.Is(err, bufio.ErrBufferFull) {
-			if l.long = append(l.long, line...); len(l.long) > maxLine {
+			if l.rest = append(l.rest, line...); len(l.rest) > maxLine {
 				return nil, fmt.Errorf("read message: longer than %d bytes", maxLine)
 			}
 			line, err = l.r.ReadSlice('\n')
 		}
-		l.long = append(l.long, line...)
-		line = l.long
-		if cap(l.long) > 1<<20 {
-			l.long = nil // once in a while is no reason to keep megabytes
+		l.rest = append(l.rest, line...)
+		if err != nil {
+			return nil, err // an unfinished last line is no message
 		}
-	}
-	if err != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = io.EOF
+		line = l.rest
+		if l.rest = l.rest[:0]; cap(l.rest) > 1<<20 {
+			l.rest = nil // once in a while is no reason to keep megabytes
 		}
-		return nil, err // an unfinished last line is no message
 	}
 	line = line[:len(line)-1]
 	if n := len(line); n > 0 && line[n-1] == '\r' {
@@ -182,7 +308,17 @@ func (l *lineConn) garbled(line []byte) error {
 func (l *lineConn) Write(_ context.Context, msg jsonrpc.Message) error {
 	// A response's result is JSON already, and may be megabytes: frame it here
 	// rather than have it encoded again.
-	if res, ok := msg.(*jsonrpc.Response); ok && res.Error == nil {
+	res, ok := msg.(*jsonrpc.Response)
+	if ok {
+		subscription, again := l.answered(res.ID)
+		if !subscription {
+			defer l.pending.Add(-1) // after it is written
+		}
+		if again {
+			return nil
+		}
+	}
+	if ok && res.Error == nil {
 		id, err := json.Marshal(res.ID.Raw())
 		if err != nil {
 			return fmt.Errorf("encode message: %w", err)
@@ -196,9 +332,32 @@ func (l *lineConn) Write(_ context.Context, msg jsonrpc.Message) error {
 	return l.write(b)
 }
 
+// answered notes the answer to a request: whether that was a subscription, and
+// whether the client had an answer before, from an earlier daemon.
+func (l *lineConn) answered(id jsonrpc.ID) (subscription, again bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.listen) == 0 && l.mute == "" {
+		return false, false
+	}
+	text := idText(id)
+	if l.mute == text {
+		l.mute = ""
+		return false, true
+	}
+	_, subscription = l.listen[text]
+	if !l.over {
+		delete(l.listen, text)
+	}
+	return subscription, false
+}
+
 func (l *lineConn) write(parts ...[]byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.over {
+		return nil
+	}
 	l.out = l.out[:0]
 	for _, p := range parts {
 		l.out = append(l.out, p...)

@@ -1,11 +1,15 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/kilntainers/kilntainers/backends"
 	"github.com/kilntainers/kilntainers/backends/pool"
@@ -24,19 +28,36 @@ type table struct {
 	version string
 	metrics *metrics
 	limits  *limits
+	keeper  *keeper
 	gate    gate
 	work    sync.WaitGroup // keepers and makings of all sessions
+
+	streams    context.Context // of all HTTP clients
+	endStreams context.CancelFunc
+	noShims    atomic.Bool // calls over the shim are refused
 
 	mu        sync.Mutex
 	conf      *profiles.Config
 	endpoints map[string]*endpoint // also those out of service that somebody is still connected to
 }
 
-func newTable(owner backends.Owner, version string, m *metrics, log *slog.Logger) *table {
-	return &table{
-		log: log, owner: owner, version: version, metrics: m,
+func newTable(owner backends.Owner, version string, m *metrics, k *keeper, log *slog.Logger) *table {
+	t := &table{
+		log: log, owner: owner, version: version, metrics: m, keeper: k,
 		limits: newLimits(), conf: &profiles.Config{}, endpoints: map[string]*endpoint{},
 	}
+	t.streams, t.endStreams = context.WithCancel(context.Background())
+	return t
+}
+
+// closed reports whether calls over the connection that req came by are
+// refused already.
+func (t *table) closed(req *mcp.CallToolRequest) bool {
+	if !t.noShims.Load() || req.Extra == nil || req.Extra.TokenInfo == nil {
+		return false
+	}
+	_, shim := req.Extra.TokenInfo.Extra[extraShim]
+	return shim
 }
 
 // Changes is what a new configuration did, by profile name.
@@ -168,6 +189,13 @@ func (t *table) lookup(name string) *endpoint {
 	return nil
 }
 
+// config is the configuration in service.
+func (t *table) config() *profiles.Config {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.conf
+}
+
 // served counts the profiles in service.
 func (t *table) served() int {
 	t.mu.Lock()
@@ -186,11 +214,15 @@ func (t *table) all() []*endpoint {
 	return eps
 }
 
-// stop ends every session, waits until their sandboxes are destroyed, and
-// closes the backends. Calls must have been refused before (see gate).
-func (t *table) stop(reason string) {
+// stop ends every session, waits until their sandboxes are destroyed or left
+// to the next daemon, and closes the backends. Calls must have been refused
+// before (see gate). keep tells what may be left.
+func (t *table) stop(keep func(*entry) bool) {
 	for _, ep := range t.all() {
-		ep.endSessions(reason)
+		for _, s := range ep.list() {
+			s.leave(keep)
+			ep.drop(s)
+		}
 	}
 	t.work.Wait()
 	var wg sync.WaitGroup

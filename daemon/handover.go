@@ -1,0 +1,312 @@
+package daemon
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/kilntainers/kilntainers/profiles"
+)
+
+// From one daemon to the next. See keeper for what is kept where, and stop
+// and restore for when.
+
+// A shimRecord is a shim's connection: what the client said that the next
+// daemon must hear too.
+type shimRecord struct {
+	Tokens []string          `json:"tokens,omitempty"` // that opened it; none on a Unix socket
+	Replay handshake         `json:"replay"`
+	Listen []json.RawMessage `json:"listen,omitempty"`
+	Rest   []byte            `json:"rest,omitempty"` // read, and not yet acted on
+}
+
+// Why a sandbox is gone that could not be kept: until the daemon ends, and
+// after.
+const (
+	stoppingReason  = "the daemon is stopping"
+	restartedReason = "the sandbox daemon was restarted"
+)
+
+// nobodyKeeps is the answer when nothing may be left to the next daemon.
+func nobodyKeeps(*entry) bool { return false }
+
+// mayKeep decides what a stop leaves to the next daemon. What systemd keeps
+// ends by itself when this is no restart; what is only written down would not.
+func (d *Daemon) mayKeep(ctx context.Context) func(*entry) bool {
+	again := restarting(ctx)
+	return func(e *entry) bool { return e != nil && (e.mem != nil || again) }
+}
+
+// parkShims makes the shims' connections read no more, and waits until what
+// they asked for before is answered. Without a place to keep them, what comes
+// now is answered with a refusal.
+func (d *Daemon) parkShims(ctx context.Context) []*lineConn {
+	if !d.store.there() {
+		d.table.noShims.Store(true)
+		return nil
+	}
+	var shims []*lineConn
+	for _, ep := range d.table.all() {
+		shims = append(shims, ep.connections()...)
+	}
+	for _, l := range shims {
+		l.stopReading()
+	}
+	for _, l := range shims {
+		l.settle(ctx)
+	}
+	return shims
+}
+
+// settle waits until nothing is read and everything is answered. It reports
+// whether that is so.
+func (l *lineConn) settle(ctx context.Context) bool {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.parked:
+			if l.pending.Load() == 0 {
+				return true
+			}
+		case <-l.closed:
+			return false
+		default:
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// sessionsToKeep are those of HTTP clients that have no sandbox, or one that
+// cannot be kept: what opened them, and why the next sandbox is a new one.
+func (d *Daemon) sessionsToKeep(keep func(*entry) bool) (records []record) {
+	if !d.store.there() {
+		return nil
+	}
+	for _, ep := range d.table.all() {
+		openings := ep.http.openings()
+		for _, s := range ep.list() {
+			if s.key.kind != byMCP && s.key.kind != byHeader {
+				continue
+			}
+			r := s.record()
+			s.mu.Lock()
+			b := s.box
+			r.Lost = s.lost
+			s.mu.Unlock()
+			switch {
+			case b != nil && keep(b.kept): // its own record has it all
+				delete(openings, s.key.value)
+				continue
+			case b != nil:
+				r.Lost = restartedReason
+			}
+			if r.Lost != "" {
+				delete(openings, s.key.value)
+				records = append(records, r)
+			}
+		}
+		for id, h := range openings {
+			records = append(records, record{Profile: ep.name, Principal: h.principal, Kind: byMCP, Key: id, Opening: h.said})
+		}
+	}
+	return records
+}
+
+// handOver gives the shims' connections and the sessions to systemd.
+func (d *Daemon) handOver(ctx context.Context, shims []*lineConn, sessions []record) {
+	for _, l := range shims {
+		if !l.settle(ctx) {
+			continue
+		}
+		if err := d.handOverShim(l); err != nil {
+			d.log.Warn("a client has to connect again", "error", err)
+		}
+	}
+	if err := d.table.keeper.handOver("sessions", sessions); err != nil {
+		d.log.Warn("HTTP clients have to open their sessions again", "error", err)
+	}
+}
+
+// handOverShim gives a connection away. From then on nothing is written here.
+func (d *Daemon) handOverShim(l *lineConn) error {
+	from := callerOf(l.extra)
+	conn, ok := l.conn.(interface{ File() (*os.File, error) })
+	if from == nil || !ok {
+		return errors.New("its connection cannot be kept")
+	}
+	file, err := conn.File()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	r := l.session.record()
+	l.session.mu.Lock()
+	if r.Lost = l.session.lost; r.Lost == stoppingReason {
+		r.Lost = restartedReason
+	}
+	l.session.mu.Unlock()
+	r.Shim = &shimRecord{}
+	for _, t := range from.tokens {
+		r.Shim.Tokens = append(r.Shim.Tokens, t.Name)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	unread, _ := l.r.Peek(l.r.Buffered())
+	r.Shim.Rest = append(slices.Clone(l.rest), unread...)
+	r.Shim.Replay = l.replay
+	for _, line := range l.listen {
+		r.Shim.Listen = append(r.Shim.Listen, line)
+	}
+	if err := d.table.keeper.handOver("shim", []record{r}, file); err != nil {
+		return err
+	}
+	l.over = true
+	return nil
+}
+
+// toBeAdopted names the sandboxes that the sweep must leave alone.
+func toBeAdopted(old []legacy, conf *profiles.Config) (ids []string) {
+	for _, l := range old {
+		for _, r := range l.records {
+			if p := conf.Profiles[r.Profile]; r.Sandbox != nil && p != nil && p.Backend == r.Backend {
+				ids = append(ids, r.Sandbox.ID)
+			}
+		}
+	}
+	return ids
+}
+
+// restore brings back what an earlier daemon kept, before anything is served.
+// It returns what serves the connections.
+func (d *Daemon) restore(old []legacy) (shims []func()) {
+	for _, l := range old {
+		for _, r := range l.records {
+			ep := d.table.lookup(r.Profile)
+			if ep == nil || r.Sandbox != nil && ep.svc.Load().profile.Backend != r.Backend {
+				d.log.Info("what an earlier run kept is of no use", "profile", r.Profile, "kind", r.Kind)
+				continue
+			}
+			if r.Opening != nil {
+				ep.http.restore(r.Key, r.Principal, r.Opening)
+			}
+			if r.Kind == byMCP && r.Sandbox == nil && r.Lost == "" && r.Shim == nil {
+				continue
+			}
+			s := ep.session(sessionKey{r.Principal, r.Kind, r.Key})
+			switch {
+			case r.Sandbox != nil:
+				s.restore(l, r)
+				l.entry, l.channel = nil, nil // the session's now
+			case r.Shim != nil:
+				if serve := d.takeOver(ep, s, l, r); serve != nil {
+					shims = append(shims, serve)
+				}
+				l.channel = nil
+			case r.Lost != "":
+				s.mu.Lock()
+				s.lost = r.Lost
+				s.mu.Unlock()
+			}
+		}
+		if l.entry != nil {
+			d.table.keeper.discard(l)
+		}
+	}
+	return shims
+}
+
+// takeOver goes on with a shim's connection. The client does not notice: what
+// it said first is said again in its place, and the answer to that is dropped.
+func (d *Daemon) takeOver(ep *endpoint, s *session, l legacy, r record) func() {
+	conn, err := net.FileConn(l.channel)
+	_ = l.channel.Close()
+	if err != nil {
+		d.log.Warn("cannot go on with a client's connection", "error", err)
+		return nil
+	}
+	from := d.callerAgain(conn, r)
+	svc := ep.svc.Load()
+	if from == nil || svc == nil || !from.may(ep.name, svc.allow) {
+		_ = conn.Close()
+		return nil
+	}
+	var said bytes.Buffer
+	for _, line := range append([]json.RawMessage{r.Shim.Replay.Initialize, r.Shim.Replay.Initialized}, r.Shim.Listen...) {
+		if line != nil {
+			said.Write(line)
+			said.WriteByte('\n')
+		}
+	}
+	said.Write(r.Shim.Rest)
+	c := newLineConn(conn, bufio.NewReader(io.MultiReader(&said, conn)), s, from)
+	if r.Shim.Replay.Initialize != nil {
+		var init struct {
+			ID json.RawMessage `json:"id"`
+		}
+		_ = json.Unmarshal(r.Shim.Replay.Initialize, &init)
+		c.mute = string(init.ID)
+	}
+	ep.mu.Lock()
+	s.connected = true
+	ep.mu.Unlock()
+	s.mu.Lock()
+	if r.Lost != "" {
+		s.lost = r.Lost
+	}
+	s.mu.Unlock()
+	return func() { ep.serveLines(c) }
+}
+
+// callerAgain is who a connection that was taken over belongs to; nil if that
+// cannot be told any more.
+func (d *Daemon) callerAgain(conn net.Conn, r record) *caller {
+	if p := peerOf(conn); p != nil {
+		if p.id != r.Principal {
+			return nil
+		}
+		return &caller{principal: p}
+	}
+	c := &caller{principal: &principal{id: r.Principal, uid: -1}}
+	known := *d.access.tokens.Load()
+	for _, name := range r.Shim.Tokens {
+		t, ok := known[name]
+		if !ok {
+			return nil
+		}
+		c.tokens = append(c.tokens, t)
+	}
+	if len(c.tokens) == 0 && !(r.Principal == "loopback" && d.access.loopback) {
+		return nil
+	}
+	return c
+}
+
+// sweepInterval is how often leftovers are looked for: of a daemon that died
+// while this one's state directory was another's, or of an engine that was
+// away at the start.
+const sweepInterval = 10 * time.Minute
+
+func (d *Daemon) sweepNowAndThen(ctx context.Context) error {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		d.sweep(ctx, d.table.config(), d.table.keeper.ids())
+	}
+}
