@@ -54,6 +54,10 @@ type Options struct {
 	Inherited []*os.File
 	Notify    string
 
+	// Restarting tells, when the daemon stops, whether it is to be started
+	// again at once; nil asks systemd.
+	Restarting func(context.Context) bool
+
 	// Ready is called once the daemon serves, with the addresses it listens
 	// on, written as in daemon.listen; may be nil.
 	Ready func(addresses []string)

@@ -40,7 +40,11 @@ func nobodyKeeps(*entry) bool { return false }
 // mayKeep decides what a stop leaves to the next daemon. What systemd keeps
 // ends by itself when this is no restart; what is only written down would not.
 func (d *Daemon) mayKeep(ctx context.Context) func(*entry) bool {
-	again := restarting(ctx)
+	ask := d.opts.Restarting
+	if ask == nil {
+		ask = restarting
+	}
+	again := ask(ctx)
 	return func(e *entry) bool { return e != nil && (e.mem != nil || again) }
 }
 

@@ -33,6 +33,7 @@ type running struct {
 	socket string
 	addrs  []string
 	watch  func(context.Context, func() []string, func()) error
+	adjust func(*Options) // before each launch
 	log    *logBuffer
 	stop   context.CancelFunc
 	done   chan error
@@ -90,13 +91,17 @@ func (r *running) launch() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop, r.done = cancel, make(chan error, 1)
 	ready := make(chan []string, 1)
+	o := Options{
+		Config: r.config, Drivers: backends.Drivers{r.fake.Driver()}, Version: "test",
+		Log:   slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Watch: r.watch,
+		Ready: func(a []string) { ready <- a },
+	}
+	if r.adjust != nil {
+		r.adjust(&o)
+	}
 	go func() {
-		r.done <- Run(ctx, Options{
-			Config: r.config, Drivers: backends.Drivers{r.fake.Driver()}, Version: "test",
-			Log:   slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-			Watch: r.watch,
-			Ready: func(a []string) { ready <- a },
-		})
+		r.done <- Run(ctx, o)
 	}()
 	select {
 	case r.addrs = <-ready:

@@ -45,7 +45,7 @@ func (d *Daemon) guard(next http.Handler) http.Handler {
 			}
 		}()
 		if d.stopping.Load() {
-			w.Header().Set("Connection", "close")
+			w = lastAnswer{w}
 		}
 		if err := checkOrigin(r); err != nil {
 			refuseHTTP(w, http.StatusForbidden, err.Error())
@@ -54,6 +54,28 @@ func (d *Daemon) guard(next http.Handler) http.Handler {
 		next.ServeHTTP(w, r)
 	})
 }
+
+// A lastAnswer tells the client to close its connection. The SDK asks for the
+// opposite, so it is said as late as possible.
+type lastAnswer struct{ http.ResponseWriter }
+
+func (w lastAnswer) WriteHeader(status int) {
+	w.Header().Set("Connection", "close")
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w lastAnswer) Write(b []byte) (int, error) {
+	w.Header().Set("Connection", "close") // after WriteHeader it does nothing
+	return w.ResponseWriter.Write(b)
+}
+
+func (w lastAnswer) Flush() {
+	w.Header().Set("Connection", "close")
+	_ = http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Unwrap lets http.ResponseController do the rest.
+func (w lastAnswer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // known passes on only requests whose sender is known.
 func (d *Daemon) known(next func(http.ResponseWriter, *http.Request, *caller)) http.Handler {

@@ -384,7 +384,9 @@ func (s *session) forgetLocked(b *box, reason string) {
 		return
 	}
 	s.box = nil
-	s.lost = b.reason
+	if b.reason != leftForNext {
+		s.lost = b.reason
+	}
 	switch s.key.kind {
 	case byHandle: // nothing else leads back here
 		s.ended = true

@@ -1,0 +1,447 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kilntainers/kilntainers/backends/backendtest"
+)
+
+// A serviceManager stands in for systemd: it holds the daemon's socket, and the fd
+// store behind a notification socket, from one run of the daemon to the next.
+type serviceManager struct {
+	*running
+	socket *net.UnixConn
+	listen *os.File
+
+	mu     sync.Mutex
+	stored map[string][]int
+	ended  chan struct{}
+}
+
+// manage is startWith under a manager.
+func manage(t *testing.T, fake *backendtest.Fake, toml string) *serviceManager {
+	t.Helper()
+	r := prepare(t, fake, toml)
+	m := &serviceManager{running: r, stored: map[string][]int{}, ended: make(chan struct{})}
+	address := filepath.Join(filepath.Dir(r.socket), "notify")
+	var err error
+	if m.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"}); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: r.socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.listen, err = l.File(); err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	go m.receive()
+	r.adjust = func(o *Options) { o.Inherited, o.Notify = m.descriptors(), address }
+	t.Cleanup(func() { // before what prepare checks
+		r.shutdown()
+		m.drop()
+		eventually(t, "what systemd had kept ends with it", func() bool { return fake.Live() == 0 })
+		m.socket.Close()
+		m.listen.Close()
+		<-m.ended
+	})
+	r.launch()
+	return m
+}
+
+// receive takes notifications, as systemd does.
+func (m *serviceManager) receive() {
+	defer close(m.ended)
+	buf, oob := make([]byte, 64<<10), make([]byte, 4<<10)
+	for {
+		n, on, _, _, err := m.socket.ReadMsgUnix(buf, oob)
+		if err != nil {
+			return
+		}
+		var fds []int
+		controls, _ := syscall.ParseSocketControlMessage(oob[:on])
+		for _, c := range controls {
+			got, _ := syscall.ParseUnixRights(&c)
+			fds = append(fds, got...)
+		}
+		fields := map[string]string{}
+		for line := range strings.Lines(string(buf[:n])) {
+			k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+			fields[k] = v
+		}
+		m.mu.Lock()
+		switch {
+		case fields["FDSTORE"] == "1":
+			m.stored[fields["FDNAME"]] = append(m.stored[fields["FDNAME"]], fds...)
+			fds = nil
+		case fields["FDSTOREREMOVE"] == "1":
+			fds = m.stored[fields["FDNAME"]]
+			delete(m.stored, fields["FDNAME"])
+		}
+		for _, fd := range fds {
+			syscall.Close(fd)
+		}
+		m.mu.Unlock()
+	}
+}
+
+// descriptors are what the next daemon is started with.
+func (m *serviceManager) descriptors() []*os.File {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dup := func(fd int, name string) *os.File {
+		fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			m.Fatal(err)
+		}
+		return os.NewFile(uintptr(fd), name)
+	}
+	var files []*os.File
+	_ = control(m.listen, func(fd int) { files = append(files, dup(fd, "main")) })
+	for name, fds := range m.stored {
+		for _, fd := range fds {
+			files = append(files, dup(fd, name))
+		}
+	}
+	return files
+}
+
+// drop closes what is stored, as systemd does when a service stops.
+func (m *serviceManager) drop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, fds := range m.stored {
+		for _, fd := range fds {
+			syscall.Close(fd)
+		}
+		delete(m.stored, name)
+	}
+}
+
+func (m *serviceManager) names() (names []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name := range m.stored {
+		names = append(names, name)
+	}
+	return names
+}
+
+// restart is systemctl restart.
+func (m *serviceManager) restart() {
+	m.Helper()
+	m.shutdown()
+	m.launch()
+}
+
+func held() *backendtest.Fake {
+	return backendtest.NewFake(backendtest.InMemory, backendtest.Held)
+}
+
+const oneProfile = "[profiles.p]\nbackend = \"fake\"\n"
+
+// The client of a shim notices nothing: same connection, same sandbox.
+func TestRestartKeepsShims(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	w := m.wire("p", "").legacy()
+	w.sh("echo kept > f")
+	idle := m.wire("p", "").legacy()
+	for i := range 3 {
+		m.restart()
+		if a := w.sh("cat f"); a.Stdout != "kept\n" || a.Notice != "" {
+			t.Errorf("after restart %d: %+v", i, a)
+		}
+		if a := idle.call("tools/list", nil); a["result"] == nil {
+			t.Errorf("after restart %d the idle client got %v", i, a)
+		}
+	}
+	if n := m.fake.Created(); n != 1 {
+		t.Errorf("%d sandboxes were made, want 1", n)
+	}
+	if s := m.status(); len(s.Sandboxes) != 1 {
+		t.Errorf("the status has %+v", s.Sandboxes)
+	}
+	_ = w.Conn.Close()
+	eventually(t, "the sandbox ends with its client", func() bool { return m.fake.Live() == 0 })
+	eventually(t, "systemd keeps nothing of it", func() bool { return len(m.names()) == 0 })
+}
+
+// What a client sends while there is no daemon is answered by the next one,
+// and so is a line that two daemons have read half of.
+func TestRestartLosesNoLine(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	w := m.wire("p", "").legacy()
+	w.sh("echo kept > f")
+	line := `{"jsonrpc":"2.0","id":%q,"method":"tools/call","params":{"name":"sandbox_exec","arguments":{"command":"cat f","stdin":"` + strings.Repeat("x", 100000) + `"}}}`
+	first, second := fmt.Sprintf(line, "a"), fmt.Sprintf(line, "b")
+	io.WriteString(w.Conn, first[:60000])
+	time.Sleep(20 * time.Millisecond) // for the daemon to read it
+	m.shutdown()
+	io.WriteString(w.Conn, first[60000:]+"\n"+second+"\n"+first[:10])
+	m.launch()
+	io.WriteString(w.Conn, strings.Replace(first[10:], `"a"`, `"c"`, 1)+"\n")
+	seen := map[any]bool{}
+	for range 3 {
+		msg := w.next()
+		seen[msg["id"]] = true
+		if b, _ := json.Marshal(msg["result"]); !strings.Contains(string(b), "kept") {
+			t.Errorf("got %v", msg)
+		}
+	}
+	if !seen["a"] || !seen["b"] || !seen["c"] {
+		t.Errorf("answers to %v", seen)
+	}
+}
+
+// A call that runs when the daemon stops is waited for; one that takes too
+// long is cut off and told so, and its sandbox stays.
+func TestRestartWaitsForCalls(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	quick, slow := m.wire("p", "").legacy(), m.wire("p", "").legacy()
+	for _, w := range []*wire{quick, slow} {
+		w.sh("echo kept > f")
+	}
+	send := func(w *wire, command string) {
+		w.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":99,"method":"tools/call","params":{"name":"sandbox_exec","arguments":{"command":%q}}}`, command))
+	}
+	send(quick, "sleep 1; echo done")
+	send(slow, "sleep 3600")
+	eventually(t, "both run", func() bool { return len(m.fake.Running()) >= 2 })
+	m.restart()
+	if b, _ := json.Marshal(quick.next()); !strings.Contains(string(b), "done") {
+		t.Errorf("the quick call got %s", b)
+	}
+	if b, _ := json.Marshal(slow.next()); !strings.Contains(string(b), "may or may not have completed") {
+		t.Errorf("the slow call got %s", b)
+	}
+	for _, w := range []*wire{quick, slow} {
+		if a := w.sh("cat f"); a.Stdout != "kept\n" {
+			t.Errorf("after the restart: %+v", a)
+		}
+	}
+	if r := m.fake.Running(); len(r) != 0 {
+		t.Errorf("still running: %v", r)
+	}
+}
+
+// A client of 2026-07-28 still hears of changes after a restart.
+func TestRestartKeepsSubscriptions(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	w := m.wire("p", "")
+	meta := `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}`
+	w.send(`{"jsonrpc":"2.0","id":"sub","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},` + meta + `}}`)
+	if msg := w.next(); msg["method"] == nil {
+		t.Fatalf("no subscription: %v", msg)
+	}
+	m.restart()
+	eventually(t, "the subscription is told again", func() bool {
+		m.reload(oneProfile + fmt.Sprintf("extended_tool_instruction = \"%d\"\n", time.Now().UnixNano()))
+		_ = w.SetReadDeadline(time.Now().Add(5 * time.Second))
+		for {
+			if msg := w.next(); msg["method"] == "notifications/tools/list_changed" {
+				return true
+			}
+		}
+	})
+}
+
+// HTTP clients keep their sessions and sandboxes too, whatever ties them.
+func TestRestartKeepsHTTP(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	session, named, handle := m.http("p").initialize(), m.http("p"), m.http("p")
+	unused := m.http("p").initialize()
+	session.exec(false, map[string]any{"command": "echo session > f"})
+	named.header.Set("Kilntainers-Sandbox", "mine")
+	named.exec(true, map[string]any{"command": "echo named > f"})
+	id := handle.exec(true, map[string]any{"command": "echo handle > f"}).SandboxID
+	for range 2 {
+		m.restart()
+		if a := session.exec(false, map[string]any{"command": "cat f"}); a.Stdout != "session\n" || a.Notice != "" {
+			t.Errorf("session: %+v", a)
+		}
+		if a := named.exec(true, map[string]any{"command": "cat f"}); a.Stdout != "named\n" || a.Notice != "" {
+			t.Errorf("named: %+v", a)
+		}
+		if a := handle.exec(true, map[string]any{"command": "cat f", "sandbox_id": id}); a.Stdout != "handle\n" {
+			t.Errorf("handle: %+v", a)
+		}
+	}
+	if a := unused.exec(false, map[string]any{"command": "echo x"}); a.Stdout != "x\n" || a.Notice != "" {
+		t.Errorf("a session without a sandbox: %+v", a)
+	}
+	stranger := m.http("p")
+	stranger.session = "MADEUP"
+	if res, _ := stranger.post(t.Context(), "tools/list", nil, false); res.StatusCode != http.StatusNotFound {
+		t.Errorf("a session that never was: %s", res.Status)
+	}
+}
+
+// What cannot be kept comes back as a fresh sandbox, with a notice.
+func TestRestartTellsOfLostSandboxes(t *testing.T) {
+	fake := backendtest.NewFake(backendtest.InMemory)
+	m := manage(t, fake, oneProfile)
+	under := m.adjust
+	m.adjust = func(o *Options) { under(o); o.Drivers[0].Features.Adopt = false }
+	m.restart()
+	shim, session, named := m.wire("p", "").legacy(), m.http("p").initialize(), m.http("p")
+	named.header.Set("Kilntainers-Sandbox", "mine")
+	shim.sh("echo x > f")
+	session.exec(false, map[string]any{"command": "echo x > f"})
+	named.exec(true, map[string]any{"command": "echo x > f"})
+	m.restart()
+	for who, a := range map[string]answer{
+		"shim":    shim.sh("cat f"),
+		"session": session.exec(false, map[string]any{"command": "cat f"}),
+		"named":   named.exec(true, map[string]any{"command": "cat f"}),
+	} {
+		if a.ExitCode == 0 || !strings.Contains(a.Notice, "the sandbox daemon was restarted") {
+			t.Errorf("%s: %+v", who, a)
+		}
+	}
+	if a := shim.sh("true"); a.Notice != "" {
+		t.Errorf("told twice: %+v", a)
+	}
+}
+
+// Sandboxes without a channel are found by the state directory: over a
+// restart, and not over a stop.
+func TestRestartByStateDirectory(t *testing.T) {
+	fake := backendtest.NewFake(backendtest.InMemory)
+	r := prepare(t, fake, oneProfile)
+	again := true
+	r.adjust = func(o *Options) { o.Restarting = func(context.Context) bool { return again } }
+	r.launch()
+	named := r.http("p")
+	named.header.Set("Kilntainers-Sandbox", "mine")
+	named.exec(true, map[string]any{"command": "echo kept > f"})
+	r.shutdown()
+	if n := fake.Live(); n != 1 {
+		t.Errorf("%d sandboxes after a stop for a restart, want 1", n)
+	}
+	r.launch()
+	if a := named.exec(true, map[string]any{"command": "cat f"}); a.Stdout != "kept\n" || a.Notice != "" {
+		t.Errorf("after the restart: %+v", a)
+	}
+	again = false
+	r.shutdown()
+	if n := fake.Live(); n != 0 {
+		t.Errorf("%d sandboxes after a stop", n)
+	}
+	if left, _ := os.ReadDir(filepath.Join(filepath.Dir(r.config), "state", "sandboxes")); len(left) != 0 {
+		t.Errorf("the state directory still has %v", left)
+	}
+	r.launch()
+}
+
+// Nonsense in the fd store is thrown away.
+func TestRestartWithNonsense(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	store := fdStore{m.socket.LocalAddr().String()}
+	mem, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	garbage := os.NewFile(uintptr(mem), "x")
+	garbage.WriteString(`[{"profile":"p","kind":"connection","sandbox":`)
+	if err := store.put("pipe", w); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.put("sandbox-x", garbage, w); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	garbage.Close()
+	if err := store.barrier(5 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	m.restart()
+	eventually(t, "systemd was told to drop it", func() bool { return len(m.names()) == 0 })
+	if n, err := r.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the pipe is open: %d, %v", n, err)
+	}
+	if a := m.wire("p", "").legacy().sh("echo x"); a.Stdout != "x\n" {
+		t.Errorf("got %+v", a)
+	}
+}
+
+// A profile that is gone takes its kept sandboxes and connections with it.
+func TestRestartWithoutTheProfile(t *testing.T) {
+	m := manage(t, held(), oneProfile+"[profiles.q]\nbackend = \"fake\"\n")
+	w := m.wire("q", "").legacy()
+	w.sh("echo x > f")
+	m.write(oneProfile)
+	m.restart()
+	_ = w.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if w.lines.Scan() {
+		t.Errorf("the connection still speaks: %s", w.lines.Text())
+	}
+	eventually(t, "the sandbox is gone", func() bool { return m.fake.Live() == 0 })
+}
+
+// Ten restarts under load: every request is answered, and well.
+func TestRestartUnderLoad(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	var calls, bad atomic.Int64
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for i := range 4 {
+		w := m.wire("p", "").legacy()
+		w.sh("echo kept > f")
+		h := m.http("p").initialize()
+		h.exec(false, map[string]any{"command": "echo kept > f"})
+		ask := func(sh func(string) answer) {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				case <-time.After(5 * time.Millisecond):
+				}
+				command := "cat f"
+				if n%50 == i {
+					command = "sleep 0.5; cat f"
+				}
+				if a := sh(command); a.Stdout != "kept\n" || a.Notice != "" {
+					bad.Add(1)
+					t.Errorf("got %+v", a)
+				}
+				calls.Add(1)
+			}
+		}
+		all.Go(func() { ask(w.sh) })
+		all.Go(func() {
+			ask(func(c string) answer { return h.exec(false, map[string]any{"command": c}) })
+		})
+	}
+	for range 10 {
+		time.Sleep(50 * time.Millisecond)
+		m.restart()
+	}
+	close(stop)
+	all.Wait()
+	t.Logf("%d calls over 10 restarts, %d bad", calls.Load(), bad.Load())
+	if calls.Load() < 100 {
+		t.Errorf("only %d calls were made", calls.Load())
+	}
+}
