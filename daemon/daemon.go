@@ -67,7 +67,6 @@ type Options struct {
 const (
 	graceTimeout = 5 * time.Second // for running calls
 	stopTimeout  = 9 * time.Second // for everything
-	sweepTimeout = 20 * time.Second
 )
 
 // A Daemon is one running daemon; see Run.
@@ -82,6 +81,7 @@ type Daemon struct {
 	conns     *conns
 	store     fdStore
 	stopping  atomic.Bool
+	sweeping  sync.Mutex // held during a sweep
 }
 
 // Run serves until ctx ends, then stops in order: no new calls, running ones
@@ -125,7 +125,7 @@ func Run(ctx context.Context, o Options) error {
 		notify: d.notify, summary: d.summary, ask: make(chan chan<- ReloadResult),
 	}
 	old := keeper.found(in.take())
-	d.sweep(ctx, conf, toBeAdopted(old, conf))
+	d.sweep(ctx, conf, toBeAdopted(old, conf), false)
 	d.reloader.start(conf, problems)
 	listeners, err := listenAll(ctx, in.listeners, paths.listen, conf.CheckListen)
 	if err != nil {
@@ -238,7 +238,7 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	grace, cancelGrace := context.WithTimeout(deadline, graceTimeout)
 	defer cancelGrace()
 	shims := d.parkShims(grace)
-	d.table.endStreams()
+	d.table.stopping()
 	d.conns.drain(grace)
 	calls := d.table.gate.close()
 	wait(grace, calls, graceTimeout)
@@ -287,34 +287,6 @@ func (d *Daemon) notify(state string) {
 	if _, err := sd.SdNotify(false, state); err != nil {
 		d.log.Warn("cannot notify systemd", "error", err)
 	}
-}
-
-// sweep removes what earlier boots of this instance left in the engines. An
-// engine that does not answer is left for the next time.
-func (d *Daemon) sweep(ctx context.Context, conf *profiles.Config, keep []string) {
-	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
-	defer cancel()
-	byDriver := map[string][]backends.Options{}
-	for _, p := range conf.Profiles {
-		byDriver[p.Backend] = append(byDriver[p.Backend], p.Options)
-	}
-	var wg sync.WaitGroup
-	for name, options := range byDriver {
-		driver, _ := d.opts.Drivers.Lookup(name)
-		if driver.Sweep == nil {
-			continue
-		}
-		wg.Go(func() {
-			left, err := driver.Sweep(ctx, backends.Sweep{Owner: d.table.owner, Keep: keep, Options: options, Log: d.log})
-			for _, l := range left {
-				d.log.Info("removed what an earlier run left", "backend", name, "kind", l.Kind, "id", l.ID, "profile", l.Profile, "removed", l.Removed)
-			}
-			if err != nil {
-				d.log.Warn("cannot sweep", "backend", name, "error", err)
-			}
-		})
-	}
-	wg.Wait()
 }
 
 // claim locks the state directory and returns who we are: the instance that

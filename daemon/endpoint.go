@@ -58,7 +58,7 @@ func newEndpoint(name string, t *table) *endpoint {
 	ep.bound = newServer(name, t.version, ids, ep.handler(false), ep.log)
 	ep.handle = newServer(name, t.version, &sessionIDs{}, ep.handler(true), ep.log)
 	ep.http = newFront(ep.bound.Server, ep.serverFor, ep.log)
-	ep.http.ids, ep.http.streams = ids, t.streams
+	ep.http.ids, ep.http.streams = ids, t.alive
 	ep.http.sessionEnded = func(principal, id string) {
 		ep.endSession(sessionKey{principal, byMCP, id}, "its MCP session ended")
 	}

@@ -296,21 +296,3 @@ func (d *Daemon) callerAgain(conn net.Conn, r record) *caller {
 	}
 	return c
 }
-
-// sweepInterval is how often leftovers are looked for: of a daemon that died
-// while this one's state directory was another's, or of an engine that was
-// away at the start.
-const sweepInterval = 10 * time.Minute
-
-func (d *Daemon) sweepNowAndThen(ctx context.Context) error {
-	tick := time.NewTicker(sweepInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		d.sweep(ctx, d.table.config(), d.table.keeper.ids())
-	}
-}

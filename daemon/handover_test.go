@@ -350,6 +350,44 @@ func TestRestartByStateDirectory(t *testing.T) {
 	r.launch()
 }
 
+// After a crash there are the sandboxes' channels and no connections: the shim
+// connects again and finds its sandbox by its token, and nobody else does.
+func TestShimFindsItsSandbox(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	w := m.wire("p", "").legacy()
+	w.sh("echo kept > f")
+	m.shutdown()
+	m.forget("shim-")
+	m.launch()
+	if a := m.wire("p", "WRONG").legacy().sh("cat f"); a.ExitCode == 0 || !strings.Contains(a.Notice, "restarted") {
+		t.Errorf("with a wrong token: %+v", a)
+	}
+	again := m.wire("p", w.token).legacy()
+	if a := again.sh("cat f"); a.Stdout != "kept\n" || a.Notice != "" {
+		t.Errorf("with the token: %+v", a)
+	}
+	if a := m.wire("p", w.token).legacy().sh("cat f"); a.ExitCode == 0 {
+		t.Errorf("the same token a second time, beside its owner: %+v", a)
+	}
+	if a := again.sh("cat f"); a.Stdout != "kept\n" {
+		t.Errorf("the owner afterwards: %+v", a)
+	}
+}
+
+// forget drops what is stored under names with that prefix.
+func (m *serviceManager) forget(prefix string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, fds := range m.stored {
+		if strings.HasPrefix(name, prefix) {
+			for _, fd := range fds {
+				syscall.Close(fd)
+			}
+			delete(m.stored, name)
+		}
+	}
+}
+
 // Nonsense in the fd store is thrown away.
 func TestRestartWithNonsense(t *testing.T) {
 	m := manage(t, held(), oneProfile)

@@ -30,6 +30,7 @@ func (d *Daemon) routes() http.Handler {
 	mux.Handle("GET /-/status", d.known(d.status))
 	mux.Handle("GET /-/metrics", d.known(d.serveMetrics))
 	mux.Handle("POST /-/reload", d.known(d.serveReload))
+	mux.Handle("POST /-/cleanup", d.known(d.serveCleanup))
 	mux.Handle("POST /-/check", d.known(d.serveCheck))
 	return d.guard(mux)
 }

@@ -59,10 +59,10 @@ const headerSessionLife = time.Hour
 // sandbox. Shims try for 30 s.
 const returnTime = time.Minute
 
-// closeTimeout bounds the destruction of one sandbox. What takes longer is
-// left to the sweep. adoptTimeout bounds the taking over of one.
+// closeTimeout bounds one try to destroy a sandbox. adoptTimeout bounds the taking over of one.
 const (
 	closeTimeout = 15 * time.Second
+	closeRetry   = 10 * time.Second // doubled each time
 	adoptTimeout = 30 * time.Second
 )
 
@@ -424,19 +424,40 @@ func (b *box) keep() {
 		b.done()
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	if err := b.sb.Close(ctx); err != nil {
-		log.Error("cannot destroy sandbox; the next sweep will", "error", err)
-	} else {
-		log.Info("sandbox destroyed", "lived", time.Since(b.created).Round(time.Millisecond))
-	}
+	b.destroy(log)
 	var gone *backends.GoneError
 	if errors.As(b.sb.Err(), &gone) && gone.Err != nil {
 		log.Debug("sandbox ended by itself", "cause", gone.Err)
 	}
 	b.s.ep.table.keeper.drop(b.kept)
 	b.done()
+}
+
+// destroy destroys the sandbox, and tries again for as long as that fails: an
+// engine that is away comes back. What is there when the daemon stops is left
+// to the next one's sweep.
+func (b *box) destroy(log *slog.Logger) {
+	alive := b.s.ep.table.alive.Done()
+	for pause := closeRetry; ; pause = min(2*pause, sweepInterval) {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		err := b.sb.Close(ctx)
+		cancel()
+		if err == nil {
+			log.Info("sandbox destroyed", "lived", time.Since(b.created).Round(time.Millisecond))
+			return
+		}
+		select {
+		case <-alive:
+			log.Error("cannot destroy sandbox; the next start of the daemon will", "error", err)
+			return
+		default:
+		}
+		log.Error("cannot destroy sandbox; trying again", "error", err, "in", pause)
+		select {
+		case <-alive: // once more, at once
+		case <-time.After(pause):
+		}
+	}
 }
 
 // done ends the daemon's part in the box.

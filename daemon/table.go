@@ -32,9 +32,9 @@ type table struct {
 	gate    gate
 	work    sync.WaitGroup // keepers and makings of all sessions
 
-	streams    context.Context // of all HTTP clients
-	endStreams context.CancelFunc
-	noShims    atomic.Bool // calls over the shim are refused
+	alive    context.Context // ends when the daemon begins to stop
+	stopping context.CancelFunc
+	noShims  atomic.Bool // calls over the shim are refused
 
 	mu        sync.Mutex
 	conf      *profiles.Config
@@ -46,7 +46,7 @@ func newTable(owner backends.Owner, version string, m *metrics, k *keeper, log *
 		log: log, owner: owner, version: version, metrics: m, keeper: k,
 		limits: newLimits(), conf: &profiles.Config{}, endpoints: map[string]*endpoint{},
 	}
-	t.streams, t.endStreams = context.WithCancel(context.Background())
+	t.alive, t.stopping = context.WithCancel(context.Background())
 	return t
 }
 

@@ -13,7 +13,7 @@
 //	main.go    the table of commands, flags, exit codes
 //	client.go  requests to the daemon, and what to tell a user for whom they fail
 //	exec.go    exec
-//	show.go    profiles, ps, check, version and reload
+//	show.go    profiles, ps, check, version, reload and cleanup
 //	table.go   columns, and words for times
 package main
 
@@ -62,6 +62,7 @@ func commands() []command {
 		profilesCommand(),
 		checkCommand(),
 		reloadCommand(),
+		cleanupCommand(),
 		warmCommand(),
 		versionCommand(),
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/kilntainers/kilntainers/daemon"
 )
 
@@ -191,6 +193,55 @@ func reload(ctx context.Context, c *cli, _ []string) error {
 		return exitError{1, errors.New("the configuration was not reloaded; the last good one stays in force")}
 	}
 	return nil
+}
+
+func cleanupCommand() command {
+	var dryRun bool
+	return command{
+		name:    "cleanup",
+		summary: "remove what earlier runs of the daemon left behind",
+		listing: true,
+		detail:  "The daemon does this by itself when it starts and every ten minutes. Only what its\nown state directory made is touched, and nothing that is in use. Exit status 1 if\nsomething could not be removed, or an engine not be asked.\n",
+		flags:   func(fs *pflag.FlagSet) { fs.BoolVar(&dryRun, "dry-run", false, "only list it") },
+		run:     func(ctx context.Context, c *cli, _ []string) error { return cleanup(ctx, c, dryRun) },
+	}
+}
+
+func cleanup(ctx context.Context, c *cli, dryRun bool) error {
+	var raw json.RawMessage
+	if err := c.ask(ctx, http.MethodPost, fmt.Sprintf("/-/cleanup?dry_run=%t", dryRun), &raw); err != nil {
+		return err
+	}
+	var res daemon.CleanupResult
+	if err := json.Unmarshal(raw, &res); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	stays := false
+	t := newTable("BACKEND", "KIND", "ID", "PROFILE", "RESULT")
+	for _, l := range res.Leftovers {
+		result := "removed"
+		switch {
+		case dryRun:
+			result = "left behind"
+		case !l.Removed:
+			result, stays = "NOT REMOVED", true
+		}
+		t.row(l.Backend, l.Kind, shortID(l.ID), l.Profile, result)
+	}
+	var err error
+	switch {
+	case c.json:
+		err = c.printJSON(raw)
+	case len(res.Leftovers) == 0:
+		_, err = fmt.Fprintln(c.stdout, "nothing is left behind")
+	default:
+		err = t.print(c.stdout)
+	}
+	c.printProblems(res.Problems)
+	if err == nil && (stays || len(res.Problems) > 0) {
+		err = exitError{status: 1}
+	}
+	return err
 }
 
 func versionCommand() command {
