@@ -7,7 +7,13 @@ GO    ?= go
 PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS  = -s -w -X main.version=$(VERSION)
+
+# Where things are built. Manual pages and completions are what the programs say
+# of themselves, so these have to run here.
 BIN     ?= bin
+DOC     ?= dist/doc
+HOSTBIN  = $(if $(GOOS)$(GOARCH),$(dir $(DOC))host,$(BIN))
+NATIVE   = GOOS= GOARCH= CGO_ENABLED=0
 
 # What make packages makes.
 ARCHES  ?= amd64 arm64
@@ -38,10 +44,11 @@ NODE_TOOLS = daemon/mcptest/node:node backends/e2b/e2btest/node:e2b
 # What the tests can use beyond Go, as Debian 12 names it on amd64: engines and
 # what makes an image for them; the agent's compilers, and arm64 to run it; what
 # the guest's tools are compared with; an editor that saves in its own way; what
-# reads systemd's units.
+# reads systemd's units; what reads the manual, and completes.
 TEST_PACKAGES = docker.io podman crun uidmap slirp4netns fuse-overlayfs iptables mmdebstrap docker-registry \
 	gcc gcc-aarch64-linux-gnu libc6-dev musl-dev musl-dev:arm64 qemu-user-static \
-	bash bzip2 coreutils diffutils findutils grep jq mawk sed tar vim systemd
+	bash bzip2 coreutils diffutils findutils grep jq mawk sed tar vim systemd \
+	man-db zsh fish
 
 .PHONY: help
 help: ## List the targets
@@ -50,8 +57,10 @@ help: ## List the targets
 ##### Use
 
 .PHONY: build demo install install-systemd packages
-build: ## Build the programs into bin/
+build: ## Build the programs into bin/, what goes with them into dist/doc
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+	@$(NATIVE) $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(HOSTBIN)/ ./cmd/...
+	$(NATIVE) $(GO) run ./packaging/gen $(HOSTBIN) $(DOC)
 
 demo: ## Start a daemon, run a command in a sandbox over MCP, clean up
 	@$(GO) run ./contrib/demo
@@ -60,6 +69,11 @@ install: ## Install what make build built, below DESTDIR and PREFIX
 	@[ -x $(BIN)/kilntainersd ] || { echo 'There is nothing to install yet: run make build first.'; exit 1; }
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(addprefix $(BIN)/,kilntainers kilntainers-stdio kilntainersd) $(DESTDIR)$(PREFIX)/bin/
+	install -d $(DESTDIR)$(PREFIX)/share/{man/man{1,5,8},bash-completion/completions,zsh/site-functions,fish/vendor_completions.d}
+	for n in 1 5 8; do install -m 0644 $(DOC)/man/*.$$n $(DESTDIR)$(PREFIX)/share/man/man$$n/; done
+	install -m 0644 $(DOC)/bash/* $(DESTDIR)$(PREFIX)/share/bash-completion/completions/
+	install -m 0644 $(DOC)/zsh/* $(DESTDIR)$(PREFIX)/share/zsh/site-functions/
+	install -m 0644 $(DOC)/fish/* $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/
 	install -d $(DESTDIR)$(PREFIX)/share/doc/kilntainers/examples/profiles
 	install -m 0644 README.md $(wildcard contrib/docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/kilntainers/
 	install -m 0644 kilntainers.example.toml $(DESTDIR)$(PREFIX)/share/doc/kilntainers/examples/

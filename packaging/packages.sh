@@ -48,14 +48,16 @@ END
 
 for arch in $ARCHES; do
 	root=$DIST/build/$arch
-	GOARCH=$arch make --no-print-directory build install install-systemd \
-		BIN="$root/bin" DESTDIR="$root" PREFIX=/usr VERSION="$DESCRIBED" >"$DIST/build/$arch.log" 2>&1 ||
+	GOOS=linux GOARCH=$arch make --no-print-directory build install install-systemd \
+		BIN="$root/bin" DOC="$DIST/build/doc" DESTDIR="$root" PREFIX=/usr VERSION="$DESCRIBED" >"$DIST/build/$arch.log" 2>&1 ||
 		{ cat "$DIST/build/$arch.log"; exit 1; }
 	mkdir -p "$root/usr/share/doc/kilntainers/sbom"
 	for program in "$root"/usr/bin/*; do
 		sbom "$root/usr/share/doc/kilntainers/sbom/${program##*/}.cdx.json" "$program"
 	done
 	cp "$DIST/build/go_busybox.cdx.json" "$root/usr/share/doc/kilntainers/sbom/"
+	gzip -9n "$root"/usr/share/man/man*/*
+	rm -r "$root/usr/share/zsh" # each distribution's zsh looks elsewhere; see nfpm.yaml
 	chmod -R u=rwX,go=rX "$root/usr"
 	for format in $FORMATS; do
 		v=$version

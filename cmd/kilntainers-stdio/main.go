@@ -30,10 +30,12 @@ import (
 // build information that Go records would cost 200 KB to read.
 var version = "devel"
 
+// usage is the manual page too: packaging/gen reads it.
 const usage = `Usage: kilntainers-stdio [--profile NAME] [--socket PATH] [--drain]
 
 Bridges an MCP client on stdin and stdout to a profile of the Kilntainers daemon.
 
+Flags:
   --profile NAME   profile to use (default "default")
   --socket PATH    the daemon's socket (default $KILNTAINERS_SOCKET, else
                    $XDG_RUNTIME_DIR/kilntainers/kilntainers.sock if it exists,

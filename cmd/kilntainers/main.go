@@ -168,7 +168,7 @@ func (cmd command) start(ctx context.Context, c *cli, args []string) error {
 	fs.SetInterspersed(!cmd.args)
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
-			fmt.Fprintf(c.stdout, "Usage: kilntainers %s\n\n%s.\n\n%s", strings.TrimSpace(cmd.name+" "+cmd.synopsis), upper(cmd.summary), flagHelp(fs))
+			fmt.Fprintf(c.stdout, "Usage: kilntainers %s\n\n%s.\n\nFlags:\n%s", strings.TrimSpace(cmd.name+" "+cmd.synopsis), upper(cmd.summary), flagHelp(fs))
 			if cmd.detail != "" {
 				fmt.Fprintf(c.stdout, "\n%s", cmd.detail)
 			}
@@ -194,13 +194,15 @@ func newFlags(name string, c *cli) *pflag.FlagSet {
 	return fs
 }
 
+// help and what a command's --help prints are the manual page too:
+// packaging/gen reads them.
 func help(global *pflag.FlagSet) string {
 	var b strings.Builder
-	b.WriteString("Usage: kilntainers COMMAND [flags]\n\nLooks after the Kilntainers daemon.\n\n")
+	b.WriteString("Usage: kilntainers COMMAND [flags]\n\nLooks after the Kilntainers daemon.\n\nCommands:\n")
 	for _, cmd := range commands() {
 		fmt.Fprintf(&b, "  %-10s %s\n", cmd.name, cmd.summary)
 	}
-	fmt.Fprintf(&b, "\nFlags:\n%s\nkilntainers COMMAND --help says more. Exit status: 0 if all is well, 1 if not, 2 on\nwrong usage; exec has the command's own.\n", flagHelp(global))
+	fmt.Fprintf(&b, "\nFlags:\n%s\nkilntainers COMMAND --help says more.\n\nExit status: 0 if all is well, 1 if not, 2 on wrong usage; exec has the command's own.\n", flagHelp(global))
 	return b.String()
 }
 

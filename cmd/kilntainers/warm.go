@@ -17,8 +17,7 @@ func warmCommand() command {
 		name:     "warm",
 		synopsis: "[flags]",
 		summary:  "compile the WebAssembly modules of the configuration ahead of need",
-		detail: `
-The daemon compiles modules when their profiles load, some seconds for
+		detail: `The daemon compiles modules when their profiles load, some seconds for
 go_busybox, and keeps the result. This does it before the daemon starts, as a
 package does when it is installed. It runs kilntainersd warm, so run it as the
 user that the daemon runs as.

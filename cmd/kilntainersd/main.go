@@ -60,12 +60,20 @@ func exitCode(err error, stderr io.Writer) int {
 	}
 }
 
-const help = `kilntainersd serves sandboxes for LLM agents over MCP.
+// help is the manual page too: packaging/gen reads it.
+const help = `Usage: kilntainersd [COMMAND] [flags]
 
-  kilntainersd [serve] [flags]   run the daemon
-  kilntainersd check [flags]     validate the configuration; exit 0 if it is good, 1 if not
-  kilntainersd warm [flags]      compile the WebAssembly modules ahead of need, into the cache
-  kilntainersd version           print the version
+Serves sandboxes to LLM agents over MCP.
+
+It reads named profiles from its configuration, serves each one as an endpoint,
+and gives every session a sandbox of its own: made at the first call, destroyed
+with the session.
+
+Commands:
+  serve    run the daemon, as without a command
+  check    validate the configuration; exit 0 if it is good, 1 if not
+  warm     compile the WebAssembly modules ahead of need, into the cache
+  version  print the version
 
 Flags:
   --config FILE        the configuration (default /etc/kilntainers/kilntainers.toml, else
@@ -74,8 +82,12 @@ Flags:
   --log-format FORMAT  text or json (default text)
   --version            print the version
 
-Signals: SIGTERM and SIGINT stop the daemon in order within 10 s, a second one at once;
-SIGHUP reloads the configuration, which also happens by itself when a file changes.
+Signals: SIGTERM and SIGINT stop the daemon in order within 10 s, a second one at
+once. SIGHUP reloads the configuration, which also happens by itself when a file
+changes.
+
+Exit status: 0 after a clean stop, 1 on a failure, 2 on wrong usage. A bad profile
+is no reason to exit: the others are served.
 `
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
