@@ -18,8 +18,6 @@ import (
 
 // A Backend makes the sandboxes of one profile.
 type Backend struct {
-	backends.NoTickets
-
 	spec    backends.Spec
 	options *Options
 	log     *slog.Logger
@@ -114,7 +112,7 @@ func (b *Backend) Create(ctx context.Context) (backends.Sandbox, error) {
 		}
 		return nil, fmt.Errorf("create sandbox: %w", b.createError(err))
 	}
-	s, err := b.adopt(ctx, c, time.Duration(req.Timeout)*time.Second)
+	s, err := b.begin(ctx, c, req)
 	if err == nil && ctx.Err() != nil {
 		s.end(backends.ErrClosed)
 		err = context.Cause(ctx)
@@ -127,13 +125,13 @@ func (b *Backend) Create(ctx context.Context) (backends.Sandbox, error) {
 	return s, nil
 }
 
-// adopt makes a sandbox of what the service has made, once it runs commands.
-func (b *Backend) adopt(ctx context.Context, c created, timeout time.Duration) (*sandbox, error) {
-	s := newSandboxOf(b, c, timeout)
+// begin makes a sandbox of what the service has made, once it runs commands.
+func (b *Backend) begin(ctx context.Context, c created, req newSandbox) (*sandbox, error) {
+	s := newSandboxOf(b, c, req.Metadata[metaSandbox], time.Duration(req.Timeout)*time.Second)
 	if c.Token == "" {
 		s.log.Warn("the service gave no access token for a sandbox: whoever knows its id can run commands in it")
 	}
-	ready, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("it took longer than %v", readyTimeout))
+	ready, cancel := readySoon(ctx)
 	defer cancel()
 	if err := s.look(ready); err != nil {
 		if ctx.Err() != nil {
@@ -141,10 +139,22 @@ func (b *Backend) adopt(ctx context.Context, c created, timeout time.Duration) (
 		}
 		return nil, fmt.Errorf("run a first command in the new sandbox: %w", err)
 	}
-	life, stop := context.WithCancel(context.Background())
-	s.stopKeeping = stop
-	b.running.Go(func() { s.keep(life) })
+	s.startKeeping()
 	return s, nil
+}
+
+// readySoon is ctx with an end for a sandbox that does not come.
+func readySoon(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("it took longer than %v", readyTimeout))
+}
+
+// startKeeping has the sandbox renewed until it ends.
+func (s *sandbox) startKeeping() {
+	life, stop := context.WithCancel(context.Background())
+	s.mu.Lock()
+	s.stopKeeping = stop
+	s.mu.Unlock()
+	s.backend.running.Go(func() { s.keep(life) })
 }
 
 // removeFailed ends a sandbox whose Create failed.

@@ -89,7 +89,7 @@ func (s *sandbox) Exec(ctx context.Context, e backends.Exec) (backends.Exit, err
 	}
 	c := &command{
 		sandbox: s,
-		mark:    rand.Text(),
+		mark:    s.marks + "." + rand.Text(),
 		word:    rand.Text(),
 		started: make(chan struct{}),
 		over:    make(chan struct{}),
@@ -117,7 +117,7 @@ func (c *command) request(e backends.Exec) (startRequest, error) {
 	if len(args) == 0 {
 		args = shellArgs(s.shell, e.Command)
 	}
-	args = append([]string{"/bin/sh", "-c", runScript, "sh", c.word}, args...)
+	args = append([]string{"/bin/sh", "-c", runScript, "sh", c.word, c.mark}, args...)
 	if s.setsid != "" {
 		args = append([]string{s.setsid}, args...)
 	}
@@ -294,7 +294,7 @@ func (c *command) kill(life context.Context, why error) {
 			case <-life.Done():
 			case <-time.After(killTimeout):
 			}
-			c.clean = c.sandbox.killAll(life, c)
+			c.clean = c.sandbox.killAll(life, c.mark, c.first())
 			time.AfterFunc(endTimeout, func() { c.drop(why) })
 		}()
 	})
@@ -320,7 +320,7 @@ func (c *command) finish(ctx, life context.Context, exit backends.Exit, err erro
 			return backends.Exit{}, cmp.Or(context.Cause(ctx), fmt.Errorf("start command: %w", err))
 		}
 		c.why = cmp.Or(context.Cause(ctx), fmt.Errorf("%w, so it was ended: %w", errBroken, err))
-		c.clean = s.killAll(life, c)
+		c.clean = s.killAll(life, c.mark, c.first())
 	} else if <-c.killed; !c.clean {
 		s.diagnose(life, c.why) // should it be gone, that is why
 	}
@@ -349,17 +349,28 @@ func (c *command) refusal(r *rpcError, e backends.Exec) (backends.Exit, error) {
 	return notStarted(e, why)
 }
 
-// killAll kills all that has the command's mark, and reports whether it is
-// sure that nothing is left. A sandbox that is gone has nothing left.
-func (s *sandbox) killAll(ctx context.Context, c *command) bool {
+// first is the command's first process, if that is known and has a session of
+// its own; else 0.
+func (c *command) first() uint32 {
+	select {
+	case <-c.started:
+		if c.sandbox.setsid != "" {
+			return c.pid
+		}
+	default:
+	}
+	return 0
+}
+
+// killAll kills all of the command with that mark and that first process, and
+// reports whether it is sure that nothing is left. A sandbox that is gone has
+// nothing left.
+func (s *sandbox) killAll(ctx context.Context, mark string, first uint32) bool {
 	for try := range killTries {
 		if try > 0 && sleep(ctx, 500*time.Millisecond) != nil {
 			break
 		}
-		out, err := s.killOnce(ctx, "root", c)
-		if isCode(err, "unauthenticated", "permission_denied", "invalid_argument") {
-			out, err = s.killOnce(ctx, "", c) // there is no root
-		}
+		out, err := s.asRoot(ctx, killScript, mark, strconv.FormatUint(uint64(first), 10))
 		if err == nil && out == "clean\n" {
 			return true
 		}
@@ -368,18 +379,17 @@ func (s *sandbox) killAll(ctx context.Context, c *command) bool {
 	return errors.Is(s.Err(), backends.ErrGone)
 }
 
-func (s *sandbox) killOnce(ctx context.Context, user string, c *command) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, killTimeout)
-	defer cancel()
-	pid := "0"
-	select {
-	case <-c.started:
-		if s.setsid != "" {
-			pid = strconv.FormatUint(uint64(c.pid), 10)
+// asRoot runs a small script of ours as root, or as who there is.
+func (s *sandbox) asRoot(ctx context.Context, script string, args ...string) (out string, err error) {
+	for _, user := range []string{"root", ""} {
+		call, cancel := context.WithTimeout(ctx, killTimeout)
+		out, err = s.script(call, user, script, args...)
+		cancel()
+		if !isCode(err, "unauthenticated", "permission_denied", "invalid_argument") {
+			break
 		}
-	default:
 	}
-	return s.script(ctx, user, killScript, c.mark, pid)
+	return out, err
 }
 
 // script runs a small script of ours and returns what it says.

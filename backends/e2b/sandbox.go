@@ -2,10 +2,11 @@ package e2b
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -20,12 +21,15 @@ import (
 //	keep: renewed no more, or gone ──────┤
 //	a command: gone, or it cannot be ────┼─► end ─► Done; commands return
 //	ended, which ends the sandbox ───────┘    └──► Close asks the service to remove it
+//
+// Leave ends it here only, see ticket.go.
 type sandbox struct {
-	backends.NoTickets
-
 	backend *Backend
 	log     *slog.Logger
 	id      string
+	name    string // ours, in its metadata
+	domain  string // as its service told it; "" = the service's own
+	marks   string // how the marks of its commands begin
 	envd    envd
 	born    time.Time
 
@@ -37,6 +41,7 @@ type sandbox struct {
 
 	mu       sync.Mutex
 	err      error // why it ended; done is closed then
+	left     bool  // by Leave: it is not ours any more
 	commands map[*command]bool
 	expires  time.Time // when the service ends it, unless it is renewed
 	capped   bool      // it cannot be renewed beyond that
@@ -54,11 +59,14 @@ const (
 	diagnoseTimeout = 15 * time.Second
 )
 
-func newSandboxOf(b *Backend, c created, timeout time.Duration) *sandbox {
+func newSandboxOf(b *Backend, c created, name string, timeout time.Duration) *sandbox {
 	s := &sandbox{
 		backend:  b,
 		log:      b.log.With("sandbox", c.ID),
 		id:       c.ID,
+		name:     name,
+		domain:   c.Domain,
+		marks:    rand.Text(),
 		envd:     envd{client: b.client, url: envdURL(b.options, c), id: c.ID},
 		born:     time.Now(),
 		done:     make(chan struct{}),
@@ -142,10 +150,16 @@ type removal struct {
 	err  error
 }
 
-// remove begins a removal, unless there is one that goes on or went well.
+// remove begins a removal, unless there is one that goes on or went well. What
+// was left is not removed.
 func (s *sandbox) remove() *removal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.left {
+		r := &removal{over: make(chan struct{})}
+		close(r.over)
+		return r
+	}
 	if r := s.removal; r != nil {
 		select {
 		case <-r.over:
@@ -207,7 +221,7 @@ func (s *sandbox) look(ctx context.Context) error {
 func (s *sandbox) keep(ctx context.Context) {
 	interval := min(renewInterval, s.backend.options.SandboxTimeout.D()/3)
 	for {
-		wait := interval - rand.N(interval/10+1) // sandboxes that were made together drift apart
+		wait := interval - mathrand.N(interval/10+1) // sandboxes that were made together drift apart
 		switch err := s.renew(ctx); {
 		case ctx.Err() != nil:
 			return

@@ -11,27 +11,38 @@ import (
 
 // What runs in a sandbox, below envd:
 //
-//	envd ── setsid ── sh with runScript ── the command ── what it starts
-//	  └──── sh with killScript
+//	envd ── setsid ── sh with runScript ── a part of it ── the command ── what it starts
+//	  └──── sh with killScript, or with listScript
 //
-// All but the last have markName=… in their environment, and a session and a
-// process group of their own.
+// All of the first line have markName=… in their environment, and a session and
+// a process group of their own. For as long as the command runs, and no longer,
+// there is a process with runScript that has its mark among its arguments too:
+// that tells what runs from what was left in the background, also to a daemon
+// that did not start it.
 
 // markName is the variable with the mark of a command.
 const markName = "KILNTAINERS_EXEC"
 
-// runScript runs "$2" and the rest, and tells on both streams when it has
-// ended, and how: $1=CODE; with $1 a word that nothing else writes. Whatever
+// runScript runs "$3" and the rest, and tells on both streams when it has
+// ended, and how: $1=CODE; with $1 a word that nothing else writes. $2 is the
+// command's mark, which only has to be there. Whatever
 // the command wrote comes before that, because it is the same pipe. Without it
 // one would wait for the end of the pipes, which a server that was left in the
 // background never closes.
 //
 // It has only builtins, so it works with any PATH. The traps, which the command
 // does not inherit, let it outlive a command's kill 0. Its own messages
-// ("Killed") go nowhere; those of a failed exec are the command's.
+// ("Killed") go nowhere; those of a failed exec are the command's. The subshell
+// in the middle only waits: when envd kills the first process, because the time
+// of a command is over and no daemon is there to end it, it still tells that the
+// command runs.
 const runScript = `trap : HUP INT QUIT TERM
 exec 3>&1 4>&2 2>/dev/null
-(exec 2>&4 3>&- 4>&-; shift; exec "$@")
+(
+	trap : HUP INT QUIT TERM
+	(exec 2>&4 3>&- 4>&-; shift 2; exec "$@")
+	exit $?
+)
 c=$?
 printf "%s=%d;" "$1" $c >&3
 printf "%s=%d;" "$1" $c >&4`
@@ -40,6 +51,13 @@ printf "%s=%d;" "$1" $c >&4`
 const lookScript = `s=/bin/sh; [ -x /bin/bash ] && s=/bin/bash; echo "shell $s"
 for s in /usr/bin/setsid /bin/setsid; do [ -x $s ] && echo "setsid $s" && break; done
 echo ready`
+
+// listScript tells the marks, of those that begin with $1 and a dot, of the
+// commands that run, and says "listed". What was left in the background is none:
+// it has the mark in its environment, but not among its arguments.
+const listScript = `for t in cat tr grep sort head; do command -v $t >/dev/null || exit 1; done
+cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\000' '\n' | grep -x "$1\.[A-Z2-7]*" | sort -u | head -n 40
+echo listed`
 
 // killScript kills the command with the mark $1 and all that it started, and
 // says "clean" when none of it is left. $2 is its first process, or 0.

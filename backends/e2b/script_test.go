@@ -117,7 +117,7 @@ func TestRunScript(t *testing.T) {
 		{[]string{"sh", "-c", countFiles}, string(files) + "WORD=0;", "WORD=0;"},
 	} {
 		for _, shell := range []string{"sh", "bash"} {
-			cmd := exec.Command("setsid", append([]string{"-w", shell, "-c", runScript, "sh", "WORD"}, k.args...)...)
+			cmd := exec.Command("setsid", append([]string{"-w", shell, "-c", runScript, "sh", "WORD", "MARK"}, k.args...)...)
 			var out, errs bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, &errs
 			if err := cmd.Run(); err != nil || out.String() != k.out || errs.String() != k.errs {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
@@ -46,7 +47,7 @@ func (c *client) sweep(ctx context.Context, s backends.Sweep) (found []backends.
 	}
 	var errs []error
 	for _, b := range list {
-		if b.Metadata[metaMark] != "true" || b.Metadata[metaBoot] == s.Owner.Boot {
+		if b.Metadata[metaMark] != "true" || b.Metadata[metaBoot] == s.Owner.Boot || slices.Contains(s.Keep, b.ID) {
 			continue
 		}
 		l := backends.Leftover{Kind: "sandbox", ID: b.ID, Profile: b.Metadata[metaProfile]}
