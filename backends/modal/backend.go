@@ -52,8 +52,6 @@ var creations = rate.NewLimiter(5, 10)
 
 // A Backend makes the sandboxes of one profile.
 type Backend struct {
-	backends.NoTickets
-
 	spec    backends.Spec
 	options *Options
 	log     *slog.Logger

@@ -120,7 +120,7 @@ func (e *apiError) Unwrap() error { return e.err }
 
 // explain says what an error of the SDK means. Most are a bare gRPC status.
 func explain(t token, err error) error {
-	if err == nil || errors.As(err, new(*apiError)) {
+	if err == nil || errors.As(err, new(*apiError)) || errors.Is(err, backends.ErrGone) {
 		return err
 	}
 	text := err.Error()

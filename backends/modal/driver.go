@@ -7,6 +7,7 @@
 //	backend.go  makes a sandbox, takes back what failed
 //	sandbox.go  one sandbox: its renewal, its death, its removal
 //	exec.go     one command; script.go  what runs around it, and what kills it
+//	ticket.go   leaves a sandbox to the next daemon, and takes it over
 //	sweep.go    what an earlier boot left
 //
 // The SDK talks to two servers. The control plane makes and ends sandboxes for
@@ -49,6 +50,7 @@ var Driver = backends.Driver{
 		Signals:    true,
 		Pool:       true,
 		Shell:      true,
+		Adopt:      true,
 	},
 	Options:  func() backends.Options { return defaults() },
 	Agree:    func(s backends.Spec, _ backends.Options) error { return checkSpec(s) },

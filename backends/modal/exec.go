@@ -2,6 +2,7 @@ package modal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,8 @@ type command struct {
 	env            map[string]string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+
+	mark string // "" = a new one, that begins as those of the sandbox do
 }
 
 // Exec runs a command to its end.
@@ -77,7 +80,7 @@ func (s *sandbox) command(ctx context.Context, e backends.Exec) (command, error)
 	if len(e.Args) == 0 {
 		c.args = []string{shell, "-c", script}
 	}
-	if fits(argv(newWord(), c.dir, true, c.args)) {
+	if fits(argv(newWord(), c.dir, true, s.newMark(), c.args)) {
 		return c, nil
 	}
 	if len(e.Args) > 0 {
@@ -126,8 +129,12 @@ func (s *sandbox) run(ctx context.Context, c command) (backends.Exit, error) {
 		return backends.Exit{}, context.Cause(ctx)
 	}
 
-	mark, end := newWord(), newWord()
+	mark, end := cmp.Or(c.mark, s.newMark()), newWord()
+	if err := s.beginStart(); err != nil {
+		return backends.Exit{}, err
+	}
 	p, err := s.start(ctx, c, mark, end)
+	s.starting.Done()
 	if err != nil {
 		return backends.Exit{}, s.failed(ctx, mark, err)
 	}
@@ -281,7 +288,7 @@ func (s *sandbox) start(ctx context.Context, c command, mark, end string) (*sdk.
 	if deadline, ok := ctx.Deadline(); ok {
 		params.Timeout = (time.Until(deadline) + backstop).Truncate(time.Second)
 	}
-	args := argv(end, c.dir, c.stdin != nil, c.args)
+	args := argv(end, c.dir, c.stdin != nil, mark, c.args)
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
@@ -375,13 +382,22 @@ type feeder struct {
 
 // feed begins to send from. The SDK's writes heed no ctx: one to a command that
 // does not read returns when the command's stdin is no more, perhaps long after
-// Exec. So it is the Backend that waits for it.
+// Exec. So it is the Backend that waits for it, unless the sandbox is left: then
+// that is the next daemon's doing, which may wait for the end of this one.
 func (s *sandbox) feed(to io.WriteCloser, from io.Reader) *feeder {
 	f := &feeder{}
 	if from == nil {
 		return f
 	}
+	over := make(chan struct{})
 	s.backend.beside.Go(func() {
+		select {
+		case <-over:
+		case <-s.away:
+		}
+	})
+	go func() {
+		defer close(over)
 		buf := make([]byte, chunk)
 		for {
 			n, err := f.read(from, buf)
@@ -397,7 +413,7 @@ func (s *sandbox) feed(to io.WriteCloser, from io.Reader) *feeder {
 				return
 			}
 		}
-	})
+	}()
 	return f
 }
 

@@ -651,9 +651,11 @@ func TestKillFails(t *testing.T) {
 func TestWrapperKilled(t *testing.T) {
 	m := start(t)
 	s := create(t, use(t, optionsFor(m)))
-	exit, err := s.Exec(t.Context(), backends.Exec{Command: "kill -KILL $PPID", Stdout: &bytes.Buffer{}})
-	if err != nil || exit.Code != 137 {
-		t.Errorf("got %+v, %v, want code 137", exit, err)
+	for _, command := range []string{"kill -KILL $PPID", `kill -KILL $(cut -d" " -f4 /proc/$PPID/stat) $PPID`} {
+		exit, err := s.Exec(t.Context(), backends.Exec{Command: command, Stdout: &bytes.Buffer{}})
+		if err != nil || exit.Code != 137 {
+			t.Errorf("%s: got %+v, %v, want code 137", command, exit, err)
+		}
 	}
 	sh(t, s, "true")
 }

@@ -17,22 +17,25 @@ import (
 
 // A sandbox is one sandbox of Modal.
 type sandbox struct {
-	backends.NoTickets
-
 	backend *Backend
 	log     *slog.Logger
 	id      string // Modal's
 	name    string // ours
+	marks   string // how the marks of its commands begin
 	shell   string
 	made    time.Time
 	done    chan struct{}
+	away    chan struct{}      // closed by Leave
 	stop    context.CancelFunc // ends what attend began
 	beside  sync.WaitGroup     // that, until it has ended
+
+	starting sync.WaitGroup // commands on their way to Modal; none begins when err is set
 
 	mu      sync.Mutex
 	client  *client
 	boxes   []*sdk.Sandbox // the last as client sees it; running commands use those before
 	err     error          // why done is closed
+	left    bool           // by Leave: it is not ours any more
 	over    bool           // Modal says that it has ended
 	removal *removal       // begun last; nil at first
 }
@@ -51,9 +54,11 @@ func newSandbox(b *Backend, c *client, box *sdk.Sandbox, name string) *sandbox {
 		log:     b.log.With("sandbox", name),
 		id:      box.SandboxID,
 		name:    name,
+		marks:   newWord(),
 		shell:   b.spec.Shell,
 		made:    time.Now(),
 		done:    make(chan struct{}),
+		away:    make(chan struct{}),
 		stop:    func() {},
 		client:  c,
 		boxes:   []*sdk.Sandbox{box},
@@ -225,10 +230,15 @@ func (s *sandbox) takeBack() {
 }
 
 // remove begins to terminate the sandbox, unless that is being done or has
-// been done.
+// been done. What was left is not terminated.
 func (s *sandbox) remove() *removal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.left {
+		r := &removal{done: make(chan struct{})}
+		close(r.done)
+		return r
+	}
 	if r := s.removal; r != nil {
 		select {
 		case <-r.done:
@@ -264,12 +274,17 @@ func (s *sandbox) terminate() error {
 			return explain(c.token, fmt.Errorf("terminate sandbox %s: %w", s.id, err))
 		}
 	}
+	s.detach()
+	return nil
+}
+
+// detach lets go of the connections to the sandbox.
+func (s *sandbox) detach() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, box := range s.boxes {
 		box.Detach()
 	}
-	return nil
 }
 
 // isEnded reports whether Modal has said that it ended the sandbox.

@@ -11,16 +11,20 @@ import (
 
 // What runs in a sandbox:
 //
-//	Modal's worker ── sh with runScript ── the command ── what it starts
-//	             └─── sh with killScript
+//	Modal's worker ── sh with runScript ── a part of it ── the command ── what it starts
+//	             └─── sh with killScript, or with listScript
 //
-// All of the first line have markName=… in their environment.
+// All of the first line have markName=… in their environment. For as long as the
+// command runs, and no longer, there is a process with runScript that has its
+// mark among its arguments too: that tells what runs from what was left in the
+// background, also to a daemon that did not start it.
 
 // markName is the variable with the mark of a command.
 const markName = "KILNTAINERS_EXEC"
 
-// runScript runs $4 and the rest in the directory $2 (or where it is) with the
-// file $3 (or its own stdin) as stdin. When that has ended, it writes $1, a
+// runScript runs $5 and the rest in the directory $2 (or where it is) with the
+// file $3 (or its own stdin) as stdin; $4 is the command's mark, which only has
+// to be there. When that has ended, it writes $1, a
 // word that nothing else writes, to both streams. All that the command wrote
 // stands before it, since it is the same pipe; what its background processes
 // write stands after it. Its exit status is the command's, 126 if the directory
@@ -29,15 +33,21 @@ const markName = "KILNTAINERS_EXEC"
 // It has only builtins, so that it works with any PATH, and no variables of
 // its own, which might be some of the command's. The traps, which the command
 // does not inherit, let it outlive a command's kill 0. What it would say
-// itself ("Killed") goes nowhere.
+// itself ("Killed") goes nowhere. The subshell in the middle only waits: when
+// Modal kills the first process, because the time of a command is over and no
+// daemon is there to end it, it still tells that the command runs.
 const runScript = `trap : HUP INT QUIT TERM
 exec 3>&2 2>/dev/null
 (
-	exec 2>&3 3>&-
-	[ -z "$2" ] || cd "$2" || exit 126
-	[ -z "$3" ] || exec <"$3"
-	shift 3
-	exec "$@"
+	trap : HUP INT QUIT TERM
+	(
+		exec 2>&3 3>&-
+		[ -z "$2" ] || cd "$2" || exit 126
+		[ -z "$3" ] || exec <"$3"
+		shift 4
+		exec "$@"
+	)
+	exit $?
 )
 set -- $? "$1"
 printf %s "$2"
@@ -115,6 +125,14 @@ while [ $clean -lt 2 ]; do
 	for p in $alive; do kill -s KILL $p; done
 done`
 
+// listScript tells the marks, of those that begin with $1 and a dot, of the
+// commands that run. What was left in the background is none: it has the mark in
+// its environment, but not among its arguments.
+const listScript = `PATH=$PATH:/usr/local/bin:/usr/bin:/bin
+for t in cat tr grep sort; do command -v $t >/dev/null || { echo "there is no $t" >&2; exit 1; }; done
+cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\000' '\n' | grep -x "$1\.[A-Z2-7]*" | sort -u
+exit 0`
+
 // lookScript says which shell there is.
 const lookScript = `if [ -x /bin/bash ]; then echo /bin/bash; else echo /bin/sh; fi`
 
@@ -125,14 +143,14 @@ const maxArgv = 1 << 16
 // newWord makes a word that nobody can guess, of letters and digits only.
 func newWord() string { return rand.Text() }
 
-// argv is how a command is run in directory dir, with stdin or without, such
-// that it ends its output with the word end.
-func argv(end, dir string, stdin bool, command []string) []string {
+// argv is how a command with that mark is run in directory dir, with stdin or
+// without, such that it ends its output with the word end.
+func argv(end, dir string, stdin bool, mark string, command []string) []string {
 	input := "/dev/null"
 	if stdin {
 		input = ""
 	}
-	return append([]string{"/bin/sh", "-c", runScript, "sh", end, dir, input}, command...)
+	return append([]string{"/bin/sh", "-c", runScript, "sh", end, dir, input, mark}, command...)
 }
 
 // fits reports whether args can be sent as arguments.

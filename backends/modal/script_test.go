@@ -133,7 +133,7 @@ func TestRunScript(t *testing.T) {
 			{"default signals", "", "/dev/null", []string{"sh", "-c", "kill -INT $$; echo alive"}, 130, "", ""},
 		} {
 			t.Run(filepath.Base(sh[0])+"/"+k.name, func(t *testing.T) {
-				argv := argv(end, k.dir, k.input == "", k.args)
+				argv := argv(end, k.dir, k.input == "", "MARK", k.args)
 				cmd := process(t, []string{markName + "=mark"}, append(sh, argv[1:]...)...)
 				cmd.Stdin = strings.NewReader("input")
 				var out, said bytes.Buffer

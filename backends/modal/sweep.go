@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	sdk "github.com/modal-labs/modal-client/go"
 
@@ -59,6 +60,9 @@ func sweepApp(ctx context.Context, c *client, app string, s backends.Sweep) (fou
 	for box, err := range list {
 		if err != nil {
 			return found, fmt.Errorf("list sandboxes of the app %s: %w", app, errors.Join(append(errs, err)...))
+		}
+		if slices.Contains(s.Keep, box.SandboxID) {
+			continue
 		}
 		tags, err := box.GetTags(ctx, nil)
 		if notFound(err) {
