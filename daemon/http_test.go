@@ -2,8 +2,10 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -238,6 +240,86 @@ func TestHostileLines(t *testing.T) {
 	if a := w.sh("echo hi"); a.Stdout != "hi\n" {
 		t.Errorf("got %+v, want other sessions undisturbed", a)
 	}
+}
+
+// A message may come in pieces. Half of one is none, however much of it came.
+func TestHalfMessages(t *testing.T) {
+	r := start(t, onePython)
+	const call = `{"jsonrpc":"2.0","id":"pieces","method":"tools/call","params":{"name":"sandbox_exec","arguments":{"command":"echo hi"}}}` + "\n"
+	half := r.wire("python", "").legacy()
+	if _, err := io.WriteString(half.Conn, strings.TrimSuffix(call, "\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := half.Conn.(*net.UnixConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if half.lines.Scan() {
+		t.Errorf("half a line was answered with %s", half.lines.Text())
+	}
+	body, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	fmt.Fprintf(body, "POST /mcp/python HTTP/1.1\r\nHost: k\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nMcp-Protocol-Version: %s\r\nMcp-Method: tools/call\r\nMcp-Name: sandbox_exec\r\nContent-Length: %d\r\n\r\n%s", modern, len(call), call[:len(call)-2])
+	if err := body.(*net.UnixConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if answer, _ := io.ReadAll(body); strings.Contains(string(answer), " 200 ") {
+		t.Errorf("half a body was answered with %s", answer)
+	}
+	if n := r.fake.Created(); n != 0 {
+		t.Errorf("half a call made %d sandboxes", n)
+	}
+	whole := r.wire("python", "").legacy()
+	for i := range len(call) {
+		if _, err := io.WriteString(whole.Conn, call[i:i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := whole.next(); m["id"] != "pieces" || m["result"] == nil {
+		t.Errorf("got %v, want the call to run", m)
+	}
+}
+
+// More than a request may have is refused, in both eras.
+func TestHugeBody(t *testing.T) {
+	r := start(t, onePython)
+	huge := map[string]any{"name": "sandbox_exec", "arguments": map[string]any{"command": "true", "stdin": strings.Repeat("x", maxBody)}}
+	legacy := r.http("python").initialize()
+	for what, h := range map[string]*httpClient{"in a session": legacy, "without one": r.http("python")} {
+		if res, m := h.post(context.Background(), "tools/call", maps.Clone(huge), h != legacy); res.StatusCode != http.StatusRequestEntityTooLarge {
+			t.Errorf("%s: got %s %.200v, want 413", what, res.Status, m)
+		}
+	}
+	if n := r.fake.Created(); n != 0 {
+		t.Errorf("a refused call made %d sandboxes", n)
+	}
+	if a := legacy.exec(false, map[string]any{"command": "echo hi"}); a.Stdout != "hi\n" {
+		t.Errorf("got %+v, want the session to go on", a)
+	}
+}
+
+// A client that asks and does not read holds up nobody but itself, and nothing
+// is left of its calls once it goes.
+func TestClientReadsNothing(t *testing.T) {
+	r := start(t, onePython)
+	other, deaf := r.wire("python", "").legacy(), r.wire("python", "").legacy()
+	args, _ := json.Marshal(map[string]any{"command": "cat", "stdin": strings.Repeat("x", 1<<20)})
+	for i := range 8 {
+		deaf.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"sandbox_exec","arguments":%s}}`, 100+i, args))
+	}
+	eventually(t, "the calls have run", func() bool {
+		st := r.status()
+		return len(st.Sandboxes) == 1 && st.Sandboxes[0].Execs == 8 && st.Sandboxes[0].Running == 0
+	})
+	for range 20 {
+		if a := other.sh("echo hi"); a.Stdout != "hi\n" {
+			t.Fatalf("got %+v, want others undisturbed", a)
+		}
+	}
+	_ = deaf.Close()
+	eventually(t, "its sandbox is gone", func() bool { return r.fake.Live() == 1 })
 }
 
 // A client that says nothing is dropped, and so is one that stops in the
