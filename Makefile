@@ -62,8 +62,9 @@ build: ## Build the programs into bin/, what goes with them into dist/doc
 	@$(NATIVE) $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(HOSTBIN)/ ./cmd/...
 	$(NATIVE) $(GO) run ./packaging/gen $(HOSTBIN) $(DOC)
 
-demo: ## Start a daemon, run a command in a sandbox over MCP, clean up
-	@$(GO) run ./contrib/demo
+PROFILE ?= default
+demo: ## Start a daemon, run commands in a sandbox over MCP, clean up; PROFILE=debian uses Docker
+	@$(GO) run ./contrib/demo $(PROFILE)
 
 install: ## Install what make build built, below DESTDIR and PREFIX
 	@[ -x $(BIN)/kilntainersd ] || { echo 'There is nothing to install yet: run make build first.'; exit 1; }

@@ -1,9 +1,9 @@
 // Demo is README's first command: it builds the daemon and the shim, starts
 // the daemon in a temporary folder, and does what an MCP client does: start
-// the shim, ask for the tools, run commands. It needs nothing but Go and
-// leaves nothing behind.
+// the shim, ask for the tools, run commands. It leaves nothing behind.
 //
-//	go run ./contrib/demo
+//	go run ./contrib/demo          the profile default: needs nothing but Go
+//	go run ./contrib/demo debian   the same in a container: needs Docker
 package main
 
 import (
@@ -26,14 +26,19 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Stdout); err != nil {
+	profile := "default"
+	if len(os.Args) > 1 {
+		profile = os.Args[1]
+	}
+	if err := run(ctx, profile, os.Stdout); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		os.Exit(1)
 	}
 }
 
 // config is what one writes to have a sandbox for everybody: the rest has
-// defaults. The folders are the demo's own, but what it compiles it keeps.
+// defaults. The profiles are those that there are without any configuration.
+// The folders are the demo's own, but what it compiles it keeps.
 const config = `
 [daemon]
 listen = ["unix:%[1]s/kilntainers.sock"]
@@ -42,6 +47,10 @@ cache_dir = "%[2]s"
 
 [profiles.default]
 backend = "go_busybox"
+
+[profiles.debian]
+backend = "docker"
+image   = "debian:bookworm-slim"
 `
 
 // commands are what the client runs. They share one sandbox.
@@ -50,7 +59,7 @@ var commands = []string{
 	`wc -l < glaze.txt; uname -so; id -un`,
 }
 
-func run(ctx context.Context, out io.Writer) (err error) {
+func run(ctx context.Context, profile string, out io.Writer) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "kilntainers-demo")
@@ -67,7 +76,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return fmt.Errorf("build: %w", err)
 	}
 
-	say("Starting the daemon with one profile, on a socket in %s …", dir)
+	say("Starting the daemon on a socket in %s …", dir)
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return err
@@ -82,8 +91,8 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, stopDaemon()) }()
 
-	say("Connecting as an MCP client does: kilntainers-stdio --profile=default …")
-	shim := exec.Command(filepath.Join(dir, "kilntainers-stdio"), "--profile=default", "--socket="+filepath.Join(dir, "kilntainers.sock"))
+	say("Connecting as an MCP client does: kilntainers-stdio --profile=%s …", profile)
+	shim := exec.Command(filepath.Join(dir, "kilntainers-stdio"), "--profile="+profile, "--socket="+filepath.Join(dir, "kilntainers.sock"))
 	shim.Stderr = os.Stderr
 	client := mcp.NewClient(&mcp.Implementation{Name: "kilntainers-demo", Version: "1"}, &mcp.ClientOptions{
 		ProgressNotificationHandler: func(_ context.Context, req *mcp.ProgressNotificationClientRequest) { say("… %s", req.Params.Message) },
@@ -155,13 +164,16 @@ func call(ctx context.Context, session *mcp.ClientSession, command string) (stri
 	if err != nil {
 		return "", err
 	}
-	text, _ := res.Content[0].(*mcp.TextContent)
+	text, ok := res.Content[0].(*mcp.TextContent)
+	if !ok {
+		return "", fmt.Errorf("running %q gave no text", command)
+	}
 	var result struct {
 		Stdout, Stderr string
 		ExitCode       int `json:"exit_code"`
 	}
-	if text == nil || res.IsError || json.Unmarshal([]byte(text.Text), &result) != nil || result.ExitCode != 0 {
-		return "", fmt.Errorf("running %q gave %+v", command, res.Content[0])
+	if res.IsError || json.Unmarshal([]byte(text.Text), &result) != nil || result.ExitCode != 0 {
+		return "", fmt.Errorf("running %q gave %s", command, text.Text)
 	}
 	return result.Stdout, nil
 }
