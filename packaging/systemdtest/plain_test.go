@@ -1,7 +1,6 @@
 package systemdtest
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -103,13 +102,8 @@ func TestSystemUnits(t *testing.T) {
 		m.dial("alice", "--profile debian").call("true")
 	})
 	m.step("crashes in quick succession", func(m *machine) {
-		for n := range 7 {
-			pid := m.property("kilntainers.service", "MainPID")
-			m.run("kill -KILL " + pid)
-			m.until(fmt.Sprintf("restart %d", n), func() bool {
-				now := m.property("kilntainers.service", "MainPID")
-				return now != pid && now != "0"
-			})
+		for range 7 {
+			m.kill()
 		}
 		m.state("kilntainers.socket", "active")
 		m.dial("alice", "--profile debian").call("true")
@@ -118,10 +112,7 @@ func TestSystemUnits(t *testing.T) {
 		m.override("watchdog", "WatchdogSec=2s")
 		pid := m.property("kilntainers.service", "MainPID")
 		m.run("kill -STOP " + pid)
-		m.until("the watchdog bites", func() bool {
-			now := m.property("kilntainers.service", "MainPID")
-			return now != pid && now != "0"
-		})
+		m.successor(pid)
 		m.dial("alice", "--profile debian").call("true")
 		if got := m.journal("kilntainers.service"); !strings.Contains(got, "Watchdog timeout") {
 			m.Errorf("the daemon was restarted, but not by the watchdog:\n%s", got)
@@ -192,6 +183,23 @@ func (m *machine) override(name, setting string) {
 	m.Helper()
 	m.write("/etc/systemd/system/kilntainers.service.d/"+name+".conf", "[Service]\n"+setting+"\n")
 	m.run("systemctl daemon-reload && systemctl restart kilntainers.service")
+}
+
+// kill kills the daemon, and returns when there is another.
+func (m *machine) kill() {
+	m.Helper()
+	pid := m.property("kilntainers.service", "MainPID")
+	m.run("kill -KILL " + pid)
+	m.successor(pid)
+}
+
+// successor waits for a daemon that is not the one with that pid.
+func (m *machine) successor(pid string) {
+	m.Helper()
+	m.until("another daemon", func() bool {
+		now := m.property("kilntainers.service", "MainPID")
+		return now != pid && now != "0"
+	})
 }
 
 // shows wants what systemctl status shows in the line of the daemon's own.

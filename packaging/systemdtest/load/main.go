@@ -1,0 +1,400 @@
+// Command load does what many clients do at once, for the tests beside it, on
+// the machine where the daemon runs.
+//
+//	kilntainers-stdio, a process for each client ─┐
+//	HTTP with a session, one TCP connection each ─┼─► kilntainersd
+//	HTTP of 2026-07-28, sandbox named by header  ─┘
+//
+// Each client has a sandbox with a file of its own in it, and always two
+// commands under way there: one that is short, anew 20 ms after it has ended,
+// and one that takes two seconds. What is not answered well is counted. Once
+// all have a sandbox it writes "ready", and for each line on stdin what was
+// counted since the last:
+//
+//	{"shim":{"calls":1840,"cut":0,"lost":0,"fresh":0,"errors":[]},"http":{…}}
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	pause    = 20 * time.Millisecond
+	duration = "2" // of the long commands
+)
+
+func main() {
+	profile := flag.String("profile", "debian", "")
+	clients := flag.Int("clients", 8, "of the shim, and as many over HTTP")
+	url := flag.String("url", "http://127.0.0.1:8435", "")
+	flag.Parse()
+	if err := run(*profile, *clients, *url+"/mcp/"+*profile); err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+		os.Exit(1)
+	}
+}
+
+func run(profile string, clients int, url string) error {
+	var shim, web counts
+	var first sync.WaitGroup
+	failed := make(chan error, 2*clients)
+	for n := range 2 * clients {
+		open, counts := func() (client, error) { return dialShim(profile) }, &shim
+		if n >= clients {
+			open, counts = func() (client, error) { return dialHTTP(url, n%2 == 0, n) }, &web
+		}
+		first.Go(func() {
+			c, err := open()
+			if err != nil {
+				failed <- err
+				return
+			}
+			u := &user{client: c, counts: counts, name: fmt.Sprintf("client-%d", n)}
+			if err := u.mark(); err != nil {
+				failed <- err
+				return
+			}
+			go u.work("", pause)
+			go u.work("sleep "+duration+"; ", 0)
+		})
+	}
+	first.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+	}
+	fmt.Println("ready")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		b, err := json.Marshal(map[string]tally{"shim": shim.take(), "http": web.take()})
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s\n", b)
+	}
+	return nil
+}
+
+// A tally is what came of calls.
+type tally struct {
+	Calls  int      `json:"calls"`  // all of them
+	Cut    int      `json:"cut"`    // answered: the daemon restarted, it may or may not have completed
+	Lost   int      `json:"lost"`   // not answered, or with any other error
+	Fresh  int      `json:"fresh"`  // answered by another sandbox than the one before
+	Errors []string `json:"errors"` // the first of the last two kinds
+}
+
+type counts struct {
+	mu sync.Mutex
+	tally
+}
+
+func (c *counts) take() tally {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.tally
+	c.tally = tally{}
+	return t
+}
+
+func (c *counts) add(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Calls++
+	switch {
+	case err == nil:
+		return
+	case errors.Is(err, errCut):
+		c.Cut++
+		return
+	case errors.Is(err, errFresh):
+		c.Fresh++
+	default:
+		c.Lost++
+	}
+	if len(c.Errors) < 10 {
+		c.Errors = append(c.Errors, time.Now().Format("15:04:05.000 ")+err.Error())
+	}
+}
+
+var (
+	errCut   = errors.New("the call was cut")
+	errFresh = errors.New("another sandbox")
+)
+
+// A client runs commands in one sandbox, several at a time.
+type client interface {
+	// call returns the result of sandbox_exec.
+	call(command string) (json.RawMessage, error)
+}
+
+// A user works in the sandbox of a client, and knows it by a file there.
+type user struct {
+	client
+	*counts
+	name string
+
+	mu sync.Mutex
+	n  int
+}
+
+// mark makes the file.
+func (u *user) mark() error { return u.expect("echo "+u.name+" >/tmp/name", "") }
+
+// work runs a command again and again.
+func (u *user) work(before string, pause time.Duration) {
+	for {
+		u.mu.Lock()
+		u.n++
+		n := u.n
+		u.mu.Unlock()
+		err := u.expect(fmt.Sprintf("%scat /tmp/name; echo %d", before, n), fmt.Sprintf("%s\n%d\n", u.name, n))
+		u.add(err)
+		if errors.Is(err, errFresh) {
+			_ = u.mark()
+		}
+		time.Sleep(pause)
+	}
+}
+
+// expect runs a command that has to write that.
+func (u *user) expect(command, want string) error {
+	raw, err := u.call(command)
+	if err != nil {
+		return err
+	}
+	var r struct {
+		IsError           bool
+		Content           []struct{ Text string }
+		StructuredContent struct{ Stdout, Stderr, Notice string }
+	}
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return fmt.Errorf("%w: %s", err, raw)
+	}
+	switch got := r.StructuredContent; {
+	case r.IsError && len(r.Content) == 1 && strings.Contains(r.Content[0].Text, "may or may not have completed"):
+		return errCut
+	case r.IsError:
+		return fmt.Errorf("%s: %s", command, raw)
+	case got.Stdout == want:
+		return nil
+	case got.Notice != "" || strings.Contains(got.Stderr, "/tmp/name"):
+		return fmt.Errorf("%w: %s: %s", errFresh, u.name, raw)
+	}
+	return fmt.Errorf("%s: %s", command, raw)
+}
+
+const initialize = `{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"load","version":"1"}}`
+
+// callOf are the parameters of a call.
+func callOf(command, meta string) string {
+	return fmt.Sprintf(`{"name":"sandbox_exec","arguments":{"command":%q}%s}`, command, meta)
+}
+
+// An answer is a JSON-RPC response.
+type answer struct {
+	ID     int
+	Result json.RawMessage
+	Error  json.RawMessage
+}
+
+func (a answer) result() (json.RawMessage, error) {
+	if a.Result == nil {
+		return nil, fmt.Errorf("refused: %s", a.Error)
+	}
+	return a.Result, nil
+}
+
+// A shim is a client of kilntainers-stdio.
+type shim struct {
+	in io.Writer
+
+	mu      sync.Mutex
+	id      int
+	waiting map[int]chan answer
+	ended   error
+}
+
+func dialShim(profile string) (*shim, error) {
+	cmd := exec.Command("kilntainers-stdio", "--profile", profile)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s := &shim{in: in, waiting: map[int]chan answer{}}
+	go s.read(out)
+	if _, err := s.ask("initialize", initialize); err != nil {
+		return nil, err
+	}
+	_, err = io.WriteString(in, `{"jsonrpc":"2.0","method":"notifications/initialized"}`+"\n")
+	return s, err
+}
+
+// read hands the answers to those who wait for them.
+func (s *shim) read(out io.Reader) {
+	r := bufio.NewReader(out)
+	for {
+		line, err := r.ReadBytes('\n')
+		if err != nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.ended = fmt.Errorf("the shim ended: %w", err)
+			for _, w := range s.waiting {
+				close(w)
+			}
+			return
+		}
+		var a answer
+		if json.Unmarshal(line, &a) != nil || a.ID == 0 {
+			continue // a notification
+		}
+		s.mu.Lock()
+		if w := s.waiting[a.ID]; w != nil {
+			w <- a
+			delete(s.waiting, a.ID)
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (s *shim) ask(method, params string) (json.RawMessage, error) {
+	wait := make(chan answer, 1)
+	s.mu.Lock()
+	if s.ended != nil {
+		defer s.mu.Unlock()
+		return nil, s.ended
+	}
+	s.id++
+	s.waiting[s.id] = wait
+	_, err := fmt.Fprintf(s.in, `{"jsonrpc":"2.0","id":%d,"method":%q,"params":%s}`+"\n", s.id, method, params)
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	a, ok := <-wait
+	if !ok {
+		return nil, s.ended
+	}
+	return a.result()
+}
+
+func (s *shim) call(command string) (json.RawMessage, error) {
+	return s.ask("tools/call", callOf(command, ""))
+}
+
+// A web is a client over HTTP: with a session, or of the revision that has
+// none.
+type web struct {
+	url  string
+	http http.Client
+	name string // of the sandbox, in its header; "" = there is a session
+
+	mu      sync.Mutex
+	session string
+	id      int
+}
+
+func dialHTTP(url string, sessions bool, n int) (*web, error) {
+	w := &web{url: url, http: http.Client{Transport: &http.Transport{}}}
+	if !sessions {
+		w.name = fmt.Sprintf("load-%d-%d", os.Getpid(), n)
+		return w, nil
+	}
+	return w, w.open()
+}
+
+// open begins a session.
+func (w *web) open() error {
+	res, err := w.post("initialize", initialize, nil)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.session = res.Header.Get("Mcp-Session-Id")
+	w.mu.Unlock()
+	if _, err := read(res); err != nil {
+		return err
+	}
+	if res, err = w.post("notifications/initialized", `{}`, w.sessionHeader()); err == nil {
+		err = res.Body.Close()
+	}
+	return err
+}
+
+func (w *web) sessionHeader() map[string]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return map[string]string{"Mcp-Session-Id": w.session}
+}
+
+func (w *web) call(command string) (json.RawMessage, error) {
+	header, meta := w.sessionHeader(), ""
+	if w.name != "" {
+		header = map[string]string{"Kilntainers-Sandbox": w.name, "Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "sandbox_exec"}
+		meta = `,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}`
+	}
+	res, err := w.post("tools/call", callOf(command, meta), header)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode == http.StatusNotFound && w.name == "" {
+		_ = w.open()
+	}
+	return read(res)
+}
+
+func (w *web) post(method, params string, header map[string]string) (*http.Response, error) {
+	w.mu.Lock()
+	w.id++
+	id := fmt.Sprintf(`"id":%d,`, w.id)
+	w.mu.Unlock()
+	if strings.HasPrefix(method, "notifications/") {
+		id = ""
+	}
+	req, err := http.NewRequest(http.MethodPost, w.url, strings.NewReader(fmt.Sprintf(`{"jsonrpc":"2.0",%s"method":%q,"params":%s}`, id, method, params)))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json, text/event-stream")
+	for k, v := range header {
+		req.Header.Set(k, v)
+	}
+	return w.http.Do(req)
+}
+
+// read returns the result in a response, which is JSON or an event stream.
+func read(res *http.Response) (json.RawMessage, error) {
+	body, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	for line := range bytes.Lines(body) {
+		var a answer
+		if json.Unmarshal(bytes.TrimPrefix(line, []byte("data:")), &a) == nil && a.ID != 0 {
+			return a.result()
+		}
+	}
+	return nil, fmt.Errorf("answered %s: %s", res.Status, body)
+}
