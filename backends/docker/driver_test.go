@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/BurntSushi/toml"
 	"github.com/docker/docker/api/types"
@@ -365,6 +367,61 @@ func TestStream(t *testing.T) {
 	}
 }
 
+// TestStreamFind: the mark is found wherever reading begins and however it is
+// cut into blocks, and the next block is read whole.
+func TestStreamFind(t *testing.T) {
+	const mark = "AB2CAB2DQRSTUVWXYZ234567AB"
+	after := block(1, []byte("after"))
+	check := func(name string, in []byte) {
+		t.Helper()
+		for how, r := range map[string]io.Reader{"at once": bytes.NewReader(in), "byte by byte": iotest.OneByteReader(bytes.NewReader(in))} {
+			here, there := net.Pipe()
+			there.Close()
+			s := newStream(types.HijackedResponse{Conn: here, Reader: bufio.NewReader(r)})
+			s.left = 7 // of whoever read before
+			if err := s.find([]byte(mark)); err != nil {
+				t.Errorf("%s, %s: %v", name, how, err)
+				continue
+			}
+			if got, err := io.ReadAll(s); string(got) != "after" || err != nil {
+				t.Errorf("%s, %s: behind the mark comes %q, %v", name, how, got, err)
+			}
+		}
+	}
+	// A length that is the mark's own letters, and one that is the streams' numbers.
+	heads := [][]byte{{1, 0, 0, 0, 'A', 'B', '2', 'C'}, {1, 0, 0, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 1, 2, 1, 0}, {1, 0, 0, 0, 0, 0, 0, 'A'}}
+	garbage := [][]byte{nil, []byte("A"), []byte("AB2C"), []byte("AB2CAB2C"), []byte("AB2CA"), []byte(mark[:25]), []byte(mark[:25] + "x"), {1}, {1, 0, 0, 0, 0}, {0, 0, 'A', 'B'},
+		{1, 0, 0, 0, 'A', 'B'}, slices.Concat([]byte(mark[:3]), heads[0]), slices.Concat([]byte(mark[:9]), heads[0][:6]), bytes.Repeat([]byte("AB2"), 1000), bytes.Repeat([]byte{1, 0, 0, 0}, 9),
+		[]byte("A\x01\x00\x00")}
+	for _, g := range garbage {
+		for cut := range len(mark) + 1 {
+			for _, h := range heads {
+				in := slices.Concat(g, []byte(mark[:cut]), h, []byte(mark[cut:]), after)
+				if cut == len(mark) { // the header is the next block's
+					in = slices.Concat(g, h, []byte(mark), after)
+				}
+				check(fmt.Sprintf("%.20q, cut at %d by %q", g, cut, h), in)
+			}
+		}
+		var every []byte
+		for i := range mark {
+			every = slices.Concat(every, heads[i%len(heads)], heads[(i+1)%len(heads)], []byte(mark[i:i+1]))
+		}
+		check(fmt.Sprintf("%.20q, two headers everywhere", g), slices.Concat(g, every, after))
+	}
+	// Every place to begin in what an engine sends.
+	all := slices.Concat(block(1, []byte("output AB2C")), block(2, []byte("AB2")), block(1, []byte(mark[:20])), block(1, []byte("AB2CAB2DQ")), block(1, []byte("2DAB2CAB")), block(1, []byte("2DQRSTUVWXYZ234567A")))
+	for from := range len(all) {
+		check(fmt.Sprint("from ", from), slices.Concat(all[from:], block(1, []byte(mark[:2])), block(1, []byte(mark[2:])), after))
+	}
+	// A mark that does not come.
+	for _, in := range []string{"", mark[:25], mark[:5] + "\x01\x00\x00\x00\x00\x00\x00" + mark[5:], mark[:5] + "\x03\x00\x00\x00\x00\x00\x00\x00" + mark[5:], mark[:5] + "\x01\x00\x01\x00\x00\x00\x00\x00" + mark[5:]} {
+		if err := streamOf([]byte(in)).find([]byte(mark)); err != io.EOF {
+			t.Errorf("%q: got %v, want %v", in, err, io.EOF)
+		}
+	}
+}
+
 func streamOf(in []byte) *stream {
 	here, there := net.Pipe()
 	there.Close()
@@ -380,6 +437,14 @@ func FuzzStream(f *testing.F) {
 		got, err := io.ReadAll(s)
 		if len(got) > len(in) || len(s.stderr.text) > maxTail {
 			t.Errorf("got %d bytes and %d of stderr out of %d, %v", len(got), len(s.stderr.text), len(in), err)
+		}
+		// Nor does it keep a mark that follows from being found.
+		const mark = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		s = streamOf(slices.Concat(in, []byte(mark[:9]), block(1, []byte(mark[9:])), block(1, []byte("after"))))
+		if err := s.find([]byte(mark)); err != nil {
+			t.Error(err)
+		} else if got, err := io.ReadAll(s); string(got) != "after" && !bytes.Contains(in, []byte("Z")) {
+			t.Errorf("behind the mark comes %q, %v", got, err)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 
 	"github.com/docker/docker/api/types"
 )
@@ -49,6 +50,48 @@ func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p[:min(len(p), s.left)])
 	s.left -= n
 	return n, err
+}
+
+// find drops everything up to and including mark: it is the find that
+// agent.Adopt wants. Another daemon may have read before, so it begins anywhere
+// in a block or in a header. In front of each byte of the mark there may be
+// headers, whose length may look like the mark:
+//
+//	… J 2 K │ 1 0 0 0 0 0 0 P │ 7 X … Q
+//
+// No byte of a mark is that of a stream, so behind a part of it either it goes
+// on or a header begins. The agent writes nothing behind the mark, so there a
+// block ends.
+func (s *stream) find(mark []byte) error {
+	type place struct{ mark, head int } // so much of each was read; head 0 is in no header
+	var at, next []place                // all the places where this may be
+	for {
+		c, err := s.r.ReadByte()
+		if err != nil {
+			return err
+		}
+		next = next[:0]
+		for _, p := range append(at, place{}) {
+			switch {
+			case p.head > 3 || p.head > 0 && c == 0: // its length, its zeros
+				p.head = (p.head + 1) % 8
+			case p.head == 0 && c == mark[p.mark]:
+				p.mark++
+			case p.head == 0 && p.mark > 0 && (c == 1 || c == 2):
+				p.head = 1
+			default:
+				continue
+			}
+			if p.mark == len(mark) {
+				s.left = 0
+				return nil
+			}
+			if !slices.Contains(next, p) {
+				next = append(next, p)
+			}
+		}
+		at, next = next, at
+	}
 }
 
 func (s *stream) Write(p []byte) (int, error) { return s.conn.Write(p) }
