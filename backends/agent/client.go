@@ -3,6 +3,7 @@ package agent
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ type Options struct {
 	Log *slog.Logger
 
 	// Kill ends the sandbox through its engine: the last resort. A Client
-	// calls it once when the channel ended in any way but Close: the agent
+	// calls it once when the channel ended in any way but Close or Leave: the agent
 	// broke the protocol, went silent, did not kill a command in time, or the
 	// stream ended. Its ctx has a deadline. It runs before Done is closed and
 	// before the Execs that were running return.
@@ -55,8 +56,9 @@ const (
 // Hello is what the agent says of its sandbox when it starts. It is the
 // sandbox's word: good for a message, not for a decision on safety.
 type Hello struct {
-	UID      uint32 // the user that commands run as
-	Bash, Sh bool   // /bin/bash, /bin/sh can be run
+	UID  uint32 `json:"uid"`  // the user that commands run as
+	Bash bool   `json:"bash"` // /bin/bash can be run
+	Sh   bool   `json:"sh"`   // /bin/sh can be run
 }
 
 // Command is one command for the agent: the Exec of the contract, and the
@@ -80,6 +82,8 @@ type Client struct {
 	heartbeat time.Duration
 	grace     time.Duration
 	hello     Hello
+	key       string
+	tellKey   sync.Once // see State
 
 	rw      io.ReadWriteCloser
 	closeRW func() error
@@ -106,6 +110,30 @@ type Client struct {
 //
 // New does not call Options.Kill when it fails.
 func New(ctx context.Context, rw io.ReadWriteCloser, o Options) (*Client, error) {
+	c := newClient(rw, o)
+	c.key = rand.Text()
+	stop := context.AfterFunc(ctx, func() { c.closeRW() })
+	in := bufio.NewReaderSize(rw, headerSize+maxData)
+	err := readFrame(in, func(f frame) (err error) {
+		if f.typ != frameHello {
+			return errProtocol("the first frame is no HELLO")
+		}
+		c.hello, err = parseHello(f.payload)
+		return err
+	})
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		c.closeRW()
+		return nil, fmt.Errorf("wait for the agent: %w", err)
+	}
+	c.start(in)
+	return c, nil
+}
+
+// newClient is a Client that does not run yet.
+func newClient(rw io.ReadWriteCloser, o Options) *Client {
 	c := &Client{
 		log:       o.Log,
 		kill:      o.Kill,
@@ -126,28 +154,15 @@ func New(ctx context.Context, rw io.ReadWriteCloser, o Options) (*Client, error)
 	if c.grace == 0 {
 		c.grace = 5 * time.Second
 	}
+	return c
+}
 
-	stop := context.AfterFunc(ctx, func() { c.closeRW() })
-	in := bufio.NewReaderSize(rw, headerSize+maxData)
-	err := readFrame(in, func(f frame) (err error) {
-		if f.typ != frameHello {
-			return errProtocol("the first frame is no HELLO")
-		}
-		c.hello, err = parseHello(f.payload)
-		return err
-	})
-	if !stop() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		c.closeRW()
-		return nil, fmt.Errorf("wait for the agent: %w", err)
-	}
+// start starts the reader and the heartbeat.
+func (c *Client) start(in *bufio.Reader) {
 	c.mu.Lock()
 	c.setBeat()
 	c.mu.Unlock()
 	go c.read(in)
-	return c, nil
 }
 
 // readFrame reads one frame and calls f with it. Its payload lies in the
@@ -178,8 +193,8 @@ func (c *Client) Hello() Hello { return c.hello }
 // Done is closed when the channel has ended and Options.Kill has returned.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err is nil until Done is closed; then backends.ErrClosed after Close, or a
-// *backends.GoneError with the reason.
+// Err is nil until Done is closed; then backends.ErrClosed after Close or
+// Leave, or a *backends.GoneError with the reason.
 func (c *Client) Err() error {
 	select {
 	case <-c.done:

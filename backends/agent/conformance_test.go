@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kilntainers/kilntainers/backends"
 	"github.com/kilntainers/kilntainers/backends/agent"
 	"github.com/kilntainers/kilntainers/backends/backendtest"
@@ -24,14 +27,19 @@ import (
 // The least backend that the agent makes possible: a sandbox is a PID
 // namespace, a directory and no network.
 type namespaces struct {
-	backends.NoTickets
 	spec backends.Spec
 	log  *slog.Logger
 }
 
 type namespace struct {
-	backends.NoTickets
 	*agent.Client
+	conn *net.UnixConn
+	left bool
+	*process
+}
+
+// A process is the agent's, and outlives the backend of its namespace.
+type process struct {
 	proc  *exec.Cmd
 	ended chan struct{}
 }
@@ -42,7 +50,7 @@ func (*noOptions) Validate() error { return nil }
 
 var driver = backends.Driver{
 	Name:     "namespaces",
-	Features: backends.Features{Background: true, Signals: true, Shell: true},
+	Features: backends.Features{Background: true, Signals: true, Shell: true, Adopt: true},
 	Options:  func() backends.Options { return &noOptions{} },
 	Describe: func(backends.Spec, backends.Options) string {
 		return "A PID namespace of this machine, without network."
@@ -90,7 +98,7 @@ func (n *namespaces) Create(ctx context.Context) (_ backends.Sandbox, err error)
 		return nil, err
 	}
 
-	s := &namespace{ended: make(chan struct{})}
+	s := &process{ended: make(chan struct{})}
 	s.proc = exec.Command("unshare", "--pid", "--net", "--fork", "--mount-proc", "--kill-child=KILL", "--", file)
 	s.proc.Stdin, s.proc.Stdout = theirs, theirs
 	s.proc.Dir = work
@@ -112,14 +120,43 @@ func (n *namespaces) Create(ctx context.Context) (_ backends.Sandbox, err error)
 		living.Delete(s.ID())
 		close(s.ended)
 	}()
-	s.Client, err = agent.New(ctx, conn, agent.Options{Log: n.log, Kill: func(context.Context) error {
-		return s.proc.Process.Kill()
-	}})
+	c, err := agent.New(ctx, conn, n.options(s))
 	if err != nil {
 		<-s.ended
 		return nil, err
 	}
-	return &execs{s, n.spec.Shell}, nil
+	return &execs{&namespace{Client: c, conn: conn.(*net.UnixConn), process: s}, n.spec.Shell}, nil
+}
+
+func (n *namespaces) options(s *process) agent.Options {
+	return agent.Options{Log: n.log, Kill: func(context.Context) error { return s.proc.Process.Kill() }}
+}
+
+func (n *namespaces) Adopt(ctx context.Context, t backends.Ticket) (backends.Sandbox, error) {
+	if t.File == nil {
+		return nil, errors.New("a ticket without a file")
+	}
+	defer t.File.Close()
+	p, ok := living.Load(t.ID)
+	if !ok {
+		return nil, &backends.GoneError{Reason: "it ended"}
+	}
+	s := p.(*process)
+	var state agent.State
+	conn, err := net.FileConn(t.File)
+	if err == nil {
+		err = json.Unmarshal(t.Data, &state)
+	}
+	if err != nil {
+		s.proc.Process.Kill()
+		return nil, err
+	}
+	c, err := agent.Adopt(ctx, conn, agent.FindMark(conn), state, n.options(s))
+	if err != nil {
+		s.proc.Process.Kill()
+		return nil, err
+	}
+	return &execs{&namespace{Client: c, conn: conn.(*net.UnixConn), process: s}, n.spec.Shell}, nil
 }
 
 func (n *namespaces) Close() error { return nil }
@@ -127,9 +164,43 @@ func (n *namespaces) Close() error { return nil }
 // living are the namespaces that are there.
 var living sync.Map
 
-func (s *namespace) ID() string { return strconv.Itoa(s.proc.Process.Pid) }
+func (s *process) ID() string { return strconv.Itoa(s.proc.Process.Pid) }
+
+func (s *namespace) Ticket() (t backends.Ticket, err error) {
+	state, err := s.State()
+	if err != nil {
+		return t, err
+	}
+	t.ID = s.ID()
+	if t.Data, err = json.Marshal(state); err != nil {
+		return t, err
+	}
+	// Not conn.File and net.FileConn: see box.leave.
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return t, err
+	}
+	fd := -1
+	if err2 := raw.Control(func(f uintptr) { fd, err = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0) }); err == nil {
+		err = err2
+	}
+	if err == nil {
+		t.File = os.NewFile(uintptr(fd), "channel")
+	}
+	return t, err
+}
+
+func (s *namespace) Leave() {
+	if s.Err() == nil {
+		s.left = true
+	}
+	s.Client.Leave()
+}
 
 func (s *namespace) Close(ctx context.Context) error {
+	if s.left {
+		return nil
+	}
 	s.Client.Close()
 	select {
 	case <-s.ended:
@@ -166,7 +237,7 @@ func target(t testing.TB) backendtest.Target {
 			if !ok {
 				t.Fatalf("no namespace %s", id)
 			}
-			s.(*namespace).proc.Process.Kill()
+			s.(*process).proc.Process.Kill()
 		},
 		Lacks:    map[backendtest.Need]string{backendtest.OwnRoot: "a namespace has the files of this machine"},
 		Patience: 2 * time.Minute,

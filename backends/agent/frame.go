@@ -10,7 +10,7 @@
 // A command costs what fork and exec cost, and is killed exactly: with all
 // that it started, however that tried to get away.
 //
-// # The protocol, version 1
+// # The protocol, version 2
 //
 // Both directions carry frames. Numbers are little endian.
 //
@@ -31,6 +31,7 @@
 //	0x05 LET                –   what EXIT said is left may stay              exec
 //	0x06 PING               –   answered by PONG                             0
 //	0x07 BYE                –   end                                          0
+//	0x08 KEY                26 of A to Z, 2 to 7: what a SYNC begins with    0
 //
 //	agent → host
 //	0x81 HELLO              u32 version, u32 uid, u32 shells                 0
@@ -58,6 +59,34 @@
 // 128 execs run at once. One more, and whatever else cannot be started, is an
 // exec that fails as in a shell: a line on stderr, and 127 (not found) or 126.
 //
+// # Another host
+//
+// The stream may outlive the daemon: somebody keeps a duplicate of it, and a
+// successor goes on with it (see [Adopt]), at whatever byte the dead one had
+// got to. Both directions may stand in the middle of a frame. To a KEY that
+// the dead host has sent, the successor answers for itself with a SYNC, which
+// is no frame, and the agent with its nonce, which is none either:
+//
+//	host                                                              agent
+//	… half a frame │ key nonce │ key nonce │ … ──►
+//	                                            all execs are killed, as by KILL,
+//	                                            and what was to be sent is dropped
+//	                        ◄── nonce │ half a frame …
+//	EXEC … ──►
+//
+// Key and nonce are 26 letters and digits each; a nonce is used for one SYNC.
+// The host writes as many copies as the rest of a STDIN can swallow, and one
+// more; the agent skips those whose nonce it knows. It looks for them only
+// where no frame is: in what cannot be one, and in what came of one that is not
+// whole. Frames that the text of a SYNC completes do no harm: channel.c says
+// why, and half an EXEC never runs. If no SYNC comes where no frame is, the
+// agent ends, as it does at once without a KEY.
+//
+// Between SYNC and nonce the agent sends nothing, and after the nonce nothing
+// until it is asked. So the host drops all that it reads up to the nonce, and
+// is then at the start of a frame, and of a block of whatever carries the
+// stream in blocks. What ended and was LET stays.
+//
 // # Trust
 //
 // Whoever owns the sandbox can speak for the agent, so the host believes
@@ -77,13 +106,19 @@ import (
 )
 
 const (
-	version = 1
+	version = 2
 
 	headerSize  = 12
 	maxExec     = 2 << 20  // payload of an EXEC
 	maxData     = 64 << 10 // payload of any other frame
 	maxStrings  = 32768    // arguments and variables of an EXEC
 	stdinWindow = 256 << 10
+	keySize     = 26 // of a key or a nonce: what rand.Text gives
+	syncSize    = 2 * keySize
+
+	// Copies of a SYNC: the longest rest of a STDIN that they may complete,
+	// what is left of the copy where it ends, and a whole one.
+	syncCopies = (headerSize+maxData)/syncSize + 3
 )
 
 type frameType uint8
@@ -96,6 +131,7 @@ const (
 	frameLet      frameType = 0x05
 	framePing     frameType = 0x06
 	frameBye      frameType = 0x07
+	frameKey      frameType = 0x08
 
 	frameHello       frameType = 0x81
 	frameStdout      frameType = 0x82

@@ -30,9 +30,9 @@ func TestNumbers(t *testing.T) {
 	}
 	want := map[string]int{
 		"PROTOCOL_VERSION": version, "HEADER_SIZE": headerSize, "MAX_EXEC": maxExec, "MAX_DATA": maxData,
-		"MAX_STRINGS": maxStrings, "MAX_EXECS": 128, "STDIN_WINDOW": stdinWindow,
+		"MAX_STRINGS": maxStrings, "MAX_EXECS": 128, "STDIN_WINDOW": stdinWindow, "KEY_SIZE": keySize, "SYNC_SIZE": syncSize,
 		"EXEC": int(frameExec), "STDIN": int(frameStdin), "STDIN_EOF": int(frameStdinEOF), "KILL": int(frameKill),
-		"LET": int(frameLet), "PING": int(framePing), "BYE": int(frameBye),
+		"LET": int(frameLet), "PING": int(framePing), "BYE": int(frameBye), "KEY": int(frameKey),
 		"HELLO": int(frameHello), "STDOUT": int(frameStdout), "STDERR": int(frameStderr), "EXIT": int(frameExit),
 		"CREDIT": int(frameCredit), "STDIN_CLOSED": int(frameStdinClosed), "PONG": int(framePong),
 		"EXEC_SHELL": execShell, "EXEC_STDIN": execStdin, "EXIT_LEFT": exitLeft, "EXIT_OOM": exitOOM,
@@ -130,6 +130,14 @@ func FuzzReadFrame(f *testing.F) {
 		}
 		if !bytes.HasPrefix(b, said) {
 			t.Errorf("read %q from %q", said, b)
+		}
+		// It does not hide a mark that follows.
+		const mark = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		r := strings.NewReader(string(b) + mark + "rest")
+		if err := FindMark(r)([]byte(mark)); err != nil {
+			t.Error(err)
+		} else if rest := r.Len(); rest != len("rest") && !bytes.Contains(b, []byte(mark)) {
+			t.Errorf("%d bytes are left behind the mark", rest)
 		}
 	})
 }

@@ -168,8 +168,8 @@ func TestBadHello(t *testing.T) {
 		says []byte
 		want string
 	}{
-		"another version": {append(appendHeader(nil, frameHello, 0, 12), words(2, 0, 3)...), "wait for the agent: protocol: version 2, want 1"},
-		"unknown shells":  {append(appendHeader(nil, frameHello, 0, 12), words(1, 0, 4)...), "wait for the agent: protocol: HELLO with unknown shells"},
+		"another version": {append(appendHeader(nil, frameHello, 0, 12), words(1, 0, 3)...), "wait for the agent: protocol: version 1, want 2"},
+		"unknown shells":  {append(appendHeader(nil, frameHello, 0, 12), words(version, 0, 4)...), "wait for the agent: protocol: HELLO with unknown shells"},
 		"another frame":   {appendHeader(nil, framePong, 0, 0), "wait for the agent: protocol: the first frame is no HELLO"},
 		"text":            {[]byte("exec /x: no such file"), "wait for the agent: protocol: nonzero reserved bytes"},
 		"nothing":         {nil, "wait for the agent: EOF"},

@@ -72,7 +72,8 @@ func TestSanitizers(t *testing.T) {
 		need(t, "cc", fmt.Errorf("gcc: %w: %s", err, out))
 	}
 	cmd := exec.Command(os.Args[0], "-test.run", "^(TestExit|TestStdin|TestOutput|TestBackground|TestManyAtOnce|TestTooManyAtOnce|TestHammer|"+
-		"TestKill|TestKillAfterItsEnd|TestSupervisorKilled|TestSignalsAtInit|FuzzAgent)$", "-test.timeout", "5m")
+		"TestKill|TestKillAfterItsEnd|TestSupervisorKilled|TestSignalsAtInit|FuzzAgent|"+
+		"TestAdopt.*|TestKeyInFrames|TestBrokenWithKey|FuzzAgentAdopted)$", "-test.timeout", "5m")
 	cmd.Env = append(os.Environ(), "KILNTAINERS_TEST_AGENT="+agent,
 		"ASAN_OPTIONS=detect_leaks=0:log_path="+dir+"/asan", "UBSAN_OPTIONS=print_stacktrace=1:log_path="+dir+"/ubsan")
 	if out, err := cmd.CombinedOutput(); err != nil {

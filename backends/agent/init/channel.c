@@ -1,5 +1,17 @@
 // Frames in and out. Input and output are one buffer each; a frame is handed
 // on only when there is room to answer it, so neither can overflow.
+//
+// The host may be replaced by a successor, which comes into the stream at
+// whatever byte the dead one had got to, and makes itself known by a SYNC:
+//
+//	FRAMES ──no frame──► BROKEN ──no SYNC either──► end
+//	  │  ▲ └──SYNC, in half a frame──┐ │ └──SYNC of the last nonce──► FRAMES
+//	  │  └─all dead: nonce──┐        ▼ ▼
+//	  │                     └─────── SYNCING ◄─┐
+//	  └── … frame … frame …             └─SYNC─┘
+//
+// A SYNC is looked for where no frame is: never in whole frames, so these cost
+// and mean what they did.
 #include "init.h"
 
 #include <errno.h>
@@ -31,7 +43,15 @@ static size_t out_from, out_to;
 static uint64_t out_due = NEVER;
 static bool out_stuck;
 
-static size_t frame(uint8_t *p, size_t n);
+static uint8_t key[KEY_SIZE], nonce[KEY_SIZE]; // nonce: of the last SYNC
+static bool keyed;         // there is a key
+static const char *broken; // why what is at the start of in is no frame, or NULL
+static bool syncing;       // until the nonce is sent nothing else is
+static size_t searched;    // so many bytes at the start of in begin no SYNC
+
+static size_t take(uint8_t *p, size_t n);
+static const char *frame(uint8_t *p, size_t n, size_t *size);
+static void send_nonce(void);
 static bool out_room(size_t n);
 
 void channel_open(void)
@@ -69,20 +89,119 @@ void channel_read(bool readable)
 	}
 	size_t done = 0;
 	for (size_t n; !(in_waits = !out_room(OUT_RESERVE)) &&
-	               (n = frame(in + done, in_len - done)) > 0;)
+	               (n = take(in + done, in_len - done)) > 0;)
 		done += n;
 	if (done > 0) {
 		in_len -= done;
 		memmove(in, in + done, in_len);
 	}
+	if (syncing && execs_none())
+		send_nonce();
 }
 
-// frame acts on the frame at p, of which n bytes are there, and returns its
-// size, or 0 when there is more to come.
-static size_t frame(uint8_t *p, size_t n)
+static bool is_text(const uint8_t *p, size_t n)
+{
+	for (; n > 0; p++, n--)
+		if (!(*p >= 'A' && *p <= 'Z') && !(*p >= '2' && *p <= '7'))
+			return false;
+	return true;
+}
+
+// find_sync returns where in the n bytes at p the first SYNC begins, or begins
+// if what comes next goes on with it; else n.
+static size_t find_sync(const uint8_t *p, size_t n)
+{
+	const uint8_t *s = p, *stop = p + n;
+	for (; s < stop && (s = memchr(s, key[0], (size_t)(stop - s))); s++) {
+		size_t have = (size_t)(stop - s);
+		if (memcmp(s, key, have < KEY_SIZE ? have : KEY_SIZE) == 0 &&
+		    is_text(s, have < SYNC_SIZE ? have : SYNC_SIZE))
+			return (size_t)(s - p);
+	}
+	return n;
+}
+
+// begin_sync is for a successor. Nothing of what was under way goes on, and
+// nothing of it is told.
+static void begin_sync(const uint8_t *its_nonce)
+{
+	memcpy(nonce, its_nonce, KEY_SIZE);
+	syncing = true;
+	out_from = out_to = 0;
+	out_due = NEVER;
+	out_stuck = false;
+	execs_kill();
+}
+
+// send_nonce ends a SYNC. After its nonce the host hears nothing until it asks,
+// so whatever carries the stream in pieces ends one of them here too.
+static void send_nonce(void)
+{
+	syncing = false;
+	memcpy(out, nonce, KEY_SIZE);
+	out_to = KEY_SIZE;
+	out_due = 0;
+	heard = clock_us();
+}
+
+// take acts on what is at p, of which n bytes are there, and returns how many
+// of them it is done with, or 0 when there is more to come.
+static size_t take(uint8_t *p, size_t n)
+{
+	size_t size = 0;
+	if (!syncing && !broken)
+		broken = frame(p, n, &size);
+	if (size > 0) {
+		searched = 0;
+		return size;
+	}
+	if (broken && !keyed)
+		end(END_PROTOCOL, broken);
+	if (!keyed)
+		return 0;
+
+	for (;;) {
+		size_t at = searched + find_sync(p + searched, n - searched);
+		if (n - at < SYNC_SIZE) { // not all of it is there, or nothing
+			searched = at;
+			if (!syncing && !broken)
+				return 0; // it goes on with its frame
+			// Of less than a SYNC all may be the end of one.
+			if (broken && at == n && n >= SYNC_SIZE)
+				end(END_PROTOCOL, broken);
+			if (broken && at == n)
+				at = 0;
+			searched = 0;
+			return at;
+		}
+		// Each SYNC comes many times. What looks like the last one in half a
+		// frame belongs to the frame.
+		bool again = memcmp(p + at + KEY_SIZE, nonce, KEY_SIZE) == 0;
+		if (again && !syncing && !broken) {
+			searched = at + 1;
+			continue;
+		}
+		if (!again)
+			begin_sync(p + at + KEY_SIZE);
+		broken = NULL;
+		searched = 0;
+		return at + SYNC_SIZE;
+	}
+}
+
+// frame acts on the frame at p, of which n bytes are there, and tells its size,
+// or 0 when there is more to come. It returns NULL, or why this is no frame,
+// and then did nothing.
+//
+// The last frame of a dead host may be completed by the text of a SYNC. None
+// does harm: letters in the first 8 bytes of a header make it none, and in the
+// id one of nobody, or of a frame that has none; an EXEC has to end in a 0
+// byte, which that text has not, so half a command never runs; STDIN goes to a
+// command that is about to die, and sees no end of its input before.
+static const char *frame(uint8_t *p, size_t n, size_t *size)
 {
 	if (n < HEADER_SIZE)
-		return 0;
+		return NULL;
 	uint32_t len = get32(p), id = get32(p + 8);
 	uint8_t type = p[4], *payload = p + HEADER_SIZE;
 
@@ -105,20 +224,25 @@ static size_t frame(uint8_t *p, size_t n)
 	case BYE:
 		of_exec = false;
 		break;
+	case KEY:
+		min = max = KEY_SIZE;
+		of_exec = false;
+		break;
 	default:
-		end(END_PROTOCOL, "the host sent a frame of unknown type");
+		return "the host sent a frame of unknown type";
 	}
 	if (len < min || len > max || p[5] || p[6] || p[7] || of_exec != (id != 0))
-		end(END_PROTOCOL, "the host sent a malformed frame");
+		return "the host sent a malformed frame";
 	if (n - HEADER_SIZE < len)
-		return 0;
+		return NULL;
 
+	const char *why = NULL;
 	switch (type) {
 	case EXEC:
-		exec_start(id, payload, len);
+		why = exec_start(id, payload, len);
 		break;
 	case STDIN:
-		exec_stdin(id, payload, len);
+		why = exec_stdin(id, payload, len);
 		break;
 	case STDIN_EOF:
 		exec_stdin_eof(id);
@@ -134,8 +258,15 @@ static size_t frame(uint8_t *p, size_t n)
 		break;
 	case BYE:
 		end(END_OK, NULL);
+	case KEY:
+		if (!is_text(payload, KEY_SIZE))
+			return "the host sent a key out of bounds";
+		memcpy(key, payload, KEY_SIZE);
+		keyed = true;
 	}
-	return HEADER_SIZE + len;
+	if (!why)
+		*size = HEADER_SIZE + len;
+	return why;
 }
 
 uint64_t channel_heard(void)
@@ -165,6 +296,8 @@ static void out_frame(uint8_t type, uint32_t id, size_t n)
 
 void channel_send(uint8_t type, uint32_t id, const void *payload, size_t n)
 {
+	if (syncing)
+		return;
 	if (!out_room(HEADER_SIZE + n))
 		end(END_SYSTEM, "no room for a frame: a bug");
 	if (n > 0)

@@ -101,47 +101,51 @@ static void refuse(uint32_t id, const char *why)
 
 // parse takes an EXEC apart: u32 flags, argc, envc, then the directory, the
 // arguments and the variables, each up to its 0 byte. The strings stay where
-// they are.
-static struct command parse(uint8_t *payload, size_t n)
+// they are. It returns NULL, or what is wrong. What does not end in a 0 byte is
+// wrong, and has to be: see frame in channel.c.
+static const char *parse(struct command *c, uint8_t *payload, size_t n)
 {
 	static char *strings[MAX_STRINGS + 2];
-	struct command c = {.flags = get32(payload), .argc = get32(payload + 4)};
+	*c = (struct command){.flags = get32(payload), .argc = get32(payload + 4)};
 	size_t envc = get32(payload + 8);
-	if (c.flags & ~(uint32_t)(EXEC_SHELL | EXEC_STDIN) || c.argc < 1 || c.argc > MAX_STRINGS ||
-	    envc > MAX_STRINGS - c.argc)
-		end(END_PROTOCOL, "the host sent an EXEC out of bounds");
+	if (c->flags & ~(uint32_t)(EXEC_SHELL | EXEC_STDIN) || c->argc < 1 || c->argc > MAX_STRINGS ||
+	    envc > MAX_STRINGS - c->argc)
+		return "the host sent an EXEC out of bounds";
 
 	char *s = (char *)payload + 12, *stop = (char *)payload + n;
-	c.dir = s;
-	c.argv = strings;
-	c.env = strings + c.argc + 1;
-	for (size_t i = 0; i < 1 + c.argc + envc; i++) {
-		if (i > c.argc)
-			c.env[i - 1 - c.argc] = s;
+	c->dir = s;
+	c->argv = strings;
+	c->env = strings + c->argc + 1;
+	for (size_t i = 0; i < 1 + c->argc + envc; i++) {
+		if (i > c->argc)
+			c->env[i - 1 - c->argc] = s;
 		else if (i > 0)
-			c.argv[i - 1] = s;
+			c->argv[i - 1] = s;
 		char *zero = memchr(s, 0, (size_t)(stop - s));
 		if (!zero)
-			end(END_PROTOCOL, "the host sent an EXEC with too few strings");
+			return "the host sent an EXEC with too few strings";
 		s = zero + 1;
 	}
 	if (s != stop)
-		end(END_PROTOCOL, "the host sent an EXEC with too many strings");
-	c.argv[c.argc] = c.env[envc] = NULL;
-	return c;
+		return "the host sent an EXEC with too many strings";
+	c->argv[c->argc] = c->env[envc] = NULL;
+	return NULL;
 }
 
-void exec_start(uint32_t id, uint8_t *payload, size_t n)
+const char *exec_start(uint32_t id, uint8_t *payload, size_t n)
 {
-	struct command c = parse(payload, n);
+	struct command c;
+	const char *wrong = parse(&c, payload, n);
+	if (wrong)
+		return wrong;
 	if (find(id))
-		end(END_PROTOCOL, "the host sent an EXEC with an id in use");
+		return "the host sent an EXEC with an id in use";
 	struct exec *x = execs;
 	while (x < execs + top && x->state != FREE)
 		x++;
 	if (x == execs + MAX_EXECS) {
 		refuse(id, "too many commands at once");
-		return;
+		return NULL;
 	}
 
 	uint64_t kills = memory_kills();
@@ -166,7 +170,7 @@ void exec_start(uint32_t id, uint8_t *payload, size_t n)
 		close_fd(&err[0]);
 		close_fd(&report[0]);
 		refuse(id, strerror(error));
-		return;
+		return NULL;
 	}
 	if (in[1] >= 0)
 		fcntl(in[1], F_SETFL, O_NONBLOCK); // the others are read only when poll says so
@@ -188,6 +192,7 @@ void exec_start(uint32_t id, uint8_t *payload, size_t n)
 	};
 	if (x == execs + top)
 		top++;
+	return NULL;
 }
 
 // ---- stdin
@@ -224,14 +229,14 @@ static size_t feed(struct exec *x, const uint8_t *p, size_t n)
 	return (size_t)w;
 }
 
-void exec_stdin(uint32_t id, const uint8_t *payload, size_t n)
+const char *exec_stdin(uint32_t id, const uint8_t *payload, size_t n)
 {
 	struct exec *x = find(id);
-	if (!x)
-		return;
+	if (!x || x->state == KILLING)
+		return NULL;
 	struct pipe_in *in = &x->in;
 	if (in->eof || n > in->window)
-		end(END_PROTOCOL, "the host sent more stdin than it may");
+		return "the host sent more stdin than it may";
 	in->window -= (uint32_t)n;
 	if (in->fd >= 0 && in->from == in->to) {
 		size_t w = feed(x, payload, n);
@@ -239,7 +244,7 @@ void exec_stdin(uint32_t id, const uint8_t *payload, size_t n)
 		n -= w;
 	}
 	if (in->fd < 0 || n == 0)
-		return;
+		return NULL;
 	if (!in->buf && !(in->buf = malloc(STDIN_WINDOW)))
 		end(END_SYSTEM, "out of memory");
 	memmove(in->buf, in->buf + in->from, in->to - in->from);
@@ -247,12 +252,13 @@ void exec_stdin(uint32_t id, const uint8_t *payload, size_t n)
 	in->from = 0;
 	memcpy(in->buf + in->to, payload, n);
 	in->to += n;
+	return NULL;
 }
 
 void exec_stdin_eof(uint32_t id)
 {
 	struct exec *x = find(id);
-	if (!x)
+	if (!x || x->state == KILLING)
 		return;
 	x->in.eof = true;
 	if (x->in.from == x->in.to)
@@ -355,6 +361,8 @@ static void finish(struct exec *x)
 		set_free(x);
 }
 
+// begin_kill leaves x's stdin open: what dies is not to take the half of its
+// input that it got for the whole.
 static void begin_kill(struct exec *x)
 {
 	x->state = KILLING;
@@ -362,7 +370,6 @@ static void begin_kill(struct exec *x)
 	x->left = false;
 	x->due = clock_us() + LAST_RESORT;
 	kill_due = 0;
-	close_in(&x->in);
 	close_fd(&x->out.fd);
 	close_fd(&x->err.fd);
 	close_fd(&x->report);
@@ -424,6 +431,18 @@ void exec_kill(uint32_t id)
 		begin_kill(x);
 }
 
+void execs_kill(void)
+{
+	for (struct exec *x = execs; x < execs + top; x++)
+		if (x->state != FREE && x->state != KILLING)
+			begin_kill(x);
+}
+
+bool execs_none(void)
+{
+	return top == 0;
+}
+
 void exec_let(uint32_t id)
 {
 	struct exec *x = find(id);
@@ -481,7 +500,7 @@ size_t execs_watch(struct pollfd *fds)
 	for (struct exec *x = execs; x < execs + top; x++) {
 		bool live = x->state != FREE;
 		*p++ = (struct pollfd){live ? x->report : -1, POLLIN, 0};
-		*p++ = (struct pollfd){live ? x->in.fd : -1, x->in.from < x->in.to ? POLLOUT : 0, 0};
+		*p++ = (struct pollfd){live && x->state != KILLING ? x->in.fd : -1, x->in.from < x->in.to ? POLLOUT : 0, 0};
 		*p++ = (struct pollfd){live && room ? x->out.fd : -1, POLLIN, 0};
 		*p++ = (struct pollfd){live && room ? x->err.fd : -1, POLLIN, 0};
 	}

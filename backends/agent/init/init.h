@@ -73,11 +73,15 @@ void put32(uint8_t *p, uint32_t v);
 // most 4 * MAX_EXECS + MAX_DRAINS descriptors: fewer than the usual 1024.
 enum { MAX_DRAINS = 448, MAX_WATCHED = 4 * MAX_EXECS + MAX_DRAINS };
 
-void exec_start(uint32_t id, uint8_t *payload, size_t n);
-void exec_stdin(uint32_t id, const uint8_t *payload, size_t n);
+// exec_start and exec_stdin return NULL, or what the host did that it may not;
+// then they did nothing.
+const char *exec_start(uint32_t id, uint8_t *payload, size_t n);
+const char *exec_stdin(uint32_t id, const uint8_t *payload, size_t n);
 void exec_stdin_eof(uint32_t id);
 void exec_kill(uint32_t id);
 void exec_let(uint32_t id);
+void execs_kill(void); // KILL for all
+bool execs_none(void); // there is none left
 size_t execs_watch(struct pollfd *fds);           // fills in at most MAX_WATCHED
 void execs_serve(const struct pollfd *fds);       // the same ones, polled
 uint64_t execs_due(void);                         // when to serve at the latest

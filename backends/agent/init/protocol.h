@@ -4,14 +4,16 @@
 #define PROTOCOL_H
 
 enum {
-	PROTOCOL_VERSION = 1,
+	PROTOCOL_VERSION = 2,
 
 	HEADER_SIZE = 12,        // u32 length of payload, u8 type, 3 zero bytes, u32 id
 	MAX_EXEC = 2 << 20,      // payload of an EXEC
 	MAX_DATA = 64 << 10,     // payload of any other frame
 	MAX_STRINGS = 32768,     // arguments and variables of an EXEC
 	MAX_EXECS = 128,         // at once
-	STDIN_WINDOW = 256 << 10 // unwritten bytes of stdin that the agent takes, per exec
+	STDIN_WINDOW = 256 << 10, // unwritten bytes of stdin that the agent takes, per exec
+	KEY_SIZE = 26,            // key and nonce: letters A to Z and digits 2 to 7
+	SYNC_SIZE = 52            // KEY_SIZE bytes of key, as many of nonce; is no frame
 };
 
 // Host to agent.
@@ -22,7 +24,8 @@ enum {
 	KILL = 0x04,      // kill all that it started, then say EXIT
 	LET = 0x05,       // what EXIT said is left may stay
 	PING = 0x06,      // say PONG
-	BYE = 0x07        // end
+	BYE = 0x07,       // end
+	KEY = 0x08        // what a SYNC will begin with
 };
 
 // Agent to host.
