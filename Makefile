@@ -35,7 +35,7 @@ GUEST   = backends/wasm/guest
 MODULES = . $(wildcard $(GUEST))
 
 # Whose benchmarks tell what users will feel.
-BENCH = ./backends/docker ./backends/wasm ./daemon ./daemon/mcptest ./cmd/kilntainersd ./cmd/kilntainers-stdio
+BENCH = ./backends/docker ./backends/wasm ./daemon ./daemon/mcptest ./cmd/kilntainersd ./cmd/kilntainers-stdio ./packaging/systemdtest
 
 # Other people's MCP clients, and E2B's SDK, kept from one clone to the next.
 NODE_CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kilntainers-test

@@ -24,9 +24,8 @@ type tally struct {
 	Errors                  []string
 }
 
-// load starts the clients, and returns once each has its sandbox. They work
-// until the test ends.
-func (m *machine) load(profile string) *load {
+// driver brings the program that makes load to the machine.
+func (m *machine) driver() {
 	m.Helper()
 	dir := m.TempDir()
 	build := exec.Command("go", "build", "-o", filepath.Join(dir, "root", "load"), "./load")
@@ -35,6 +34,13 @@ func (m *machine) load(profile string) *load {
 		m.Fatalf("build the load: %v\n%s", err, out)
 	}
 	m.copy(dir)
+}
+
+// load starts the clients, and returns once each has its sandbox. They work
+// until the test ends.
+func (m *machine) load(profile string) *load {
+	m.Helper()
+	m.driver()
 	cmd := m.command("root", "exec /root/load --profile "+profile)
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -12,6 +12,9 @@
 // counted since the last:
 //
 //	{"shim":{"calls":1840,"cut":0,"lost":0,"fresh":0,"errors":[]},"http":{…}}
+//
+// With --activations it does none of this, but stops the service so many times
+// and writes how many milliseconds the next client waited for initialize.
 package main
 
 import (
@@ -22,6 +25,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -39,8 +43,15 @@ func main() {
 	profile := flag.String("profile", "debian", "")
 	clients := flag.Int("clients", 8, "of the shim, and as many over HTTP")
 	url := flag.String("url", "http://127.0.0.1:8435", "")
+	activations := flag.Int("activations", 0, "")
 	flag.Parse()
-	if err := run(*profile, *clients, *url+"/mcp/"+*profile); err != nil {
+	err := error(nil)
+	if *activations > 0 {
+		err = activate(*profile, *activations)
+	} else {
+		err = run(*profile, *clients, *url+"/mcp/"+*profile)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
@@ -83,6 +94,34 @@ func run(profile string, clients int, url string) error {
 			return err
 		}
 		fmt.Printf("%s\n", b)
+	}
+	return nil
+}
+
+// activate is a client that finds the service stopped.
+func activate(profile string, times int) error {
+	for range times {
+		if out, err := exec.Command("systemctl", "stop", "kilntainers.service").CombinedOutput(); err != nil {
+			return fmt.Errorf("stop the service: %w: %s", err, out)
+		}
+		began := time.Now()
+		c, err := net.Dial("unix", "/run/kilntainers/kilntainers.sock")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c, "GET /stdio/%s HTTP/1.1\r\nHost: k\r\nConnection: Upgrade\r\nUpgrade: kilntainers-stdio/1\r\n\r\n"+
+			`{"jsonrpc":"2.0","id":1,"method":"initialize","params":%s}`+"\n", profile, initialize)
+		if err != nil {
+			return err
+		}
+		line := ""
+		for r := bufio.NewReader(c); !strings.Contains(line, `"serverInfo"`); {
+			if line, err = r.ReadString('\n'); err != nil {
+				return fmt.Errorf("the daemon does not answer: %w", err)
+			}
+		}
+		fmt.Printf("%.3f\n", time.Since(began).Seconds()*1000)
+		_ = c.Close()
 	}
 	return nil
 }

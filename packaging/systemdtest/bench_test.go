@@ -1,0 +1,41 @@
+package systemdtest
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// BenchmarkActivation is what a client waits for that finds the service
+// stopped: from connect to initialize answered. What the unit's hardening adds
+// is systemd's work, before the daemon starts.
+func BenchmarkActivation(b *testing.B) {
+	m := boot(b)
+	m.install()
+	m.driver()
+	m.write(config, "[profiles.debian]\nbackend = \"docker\"\n")
+	m.run("systemctl enable --now kilntainers.socket")
+	for _, unit := range []struct{ name, prepare string }{
+		{"plain", "sed '/^CapabilityBoundingSet=/,/^SystemCallErrorNumber=/d' /usr/lib/systemd/system/kilntainers.service >/etc/systemd/system/kilntainers.service"},
+		{"hardened", "rm /etc/systemd/system/kilntainers.service"},
+	} {
+		m.run(unit.prepare + " && systemctl daemon-reload")
+		b.Run(unit.name, func(b *testing.B) {
+			m := &machine{b, m.id}
+			var took []float64
+			for b.Loop() {
+				for _, line := range strings.Fields(m.run("/root/load --profile debian --activations 10")) {
+					ms, err := strconv.ParseFloat(line, 64)
+					if err != nil {
+						b.Fatal(err)
+					}
+					took = append(took, ms)
+				}
+			}
+			slices.Sort(took)
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(took[len(took)/2], "p50-ms")
+		})
+	}
+}
