@@ -115,6 +115,7 @@ func TestMutant(t *testing.T) {
 
 type (
 	execFunc   = func(ctx context.Context, sb backends.Sandbox, e backends.Exec) (backends.Exit, error)
+	adoptFunc  = func(ctx context.Context, b backends.Backend, t backends.Ticket) (backends.Sandbox, error)
 	createFunc = func(ctx context.Context, b backends.Backend) (backends.Sandbox, error)
 	closeFunc  = func(ctx context.Context, sb backends.Sandbox) error
 )
@@ -138,7 +139,15 @@ func opened(change func(f *Fake, b *mutantBackend)) func(*Fake, *backends.Driver
 type mutantBackend struct {
 	backends.Backend
 	create createFunc
+	adopt  adoptFunc
 	check  func(context.Context) error
+}
+
+func (m *mutantBackend) Adopt(ctx context.Context, t backends.Ticket) (backends.Sandbox, error) {
+	if m.adopt != nil {
+		return m.adopt(ctx, m.Backend, t)
+	}
+	return m.Backend.Adopt(ctx, t)
 }
 
 func (m *mutantBackend) Create(ctx context.Context) (backends.Sandbox, error) {
@@ -177,6 +186,24 @@ type mutantSandbox struct {
 	close closeFunc
 	err   func() error
 	done  chan struct{}
+
+	ticket func() (backends.Ticket, error)
+	leave  func()
+}
+
+func (m *mutantSandbox) Ticket() (backends.Ticket, error) {
+	if m.ticket != nil {
+		return m.ticket()
+	}
+	return m.Sandbox.Ticket()
+}
+
+func (m *mutantSandbox) Leave() {
+	if m.leave != nil {
+		m.leave()
+		return
+	}
+	m.Sandbox.Leave()
 }
 
 func (m *mutantSandbox) ID() string { return m.id }
@@ -211,6 +238,10 @@ func (m *mutantSandbox) Done() <-chan struct{} {
 
 func creates(fn createFunc) func(*Fake, *backends.Driver) {
 	return opened(func(_ *Fake, b *mutantBackend) { b.create = fn })
+}
+
+func adopts(fn adoptFunc) func(*Fake, *backends.Driver) {
+	return opened(func(_ *Fake, b *mutantBackend) { b.adopt = fn })
 }
 
 func execs(fn execFunc) func(*Fake, *backends.Driver) {
@@ -977,6 +1008,103 @@ var mutants = []mutant{
 				found[i].Removed = !dry
 			}
 			return found, err
+		}
+	}},
+	{promise: "Adopt is claimed and there are no tickets", caught: "Tickets", mutate: made(func(_ *Fake, m *mutantSandbox) {
+		m.ticket = func() (backends.Ticket, error) { return backends.Ticket{}, backends.ErrNoTicket }
+	})},
+	{promise: "there are tickets and Adopt is not claimed", caught: "Tickets", mutate: func(_ *Fake, d *backends.Driver) { d.Features.Adopt = false }},
+	{promise: "Adopt gives a fresh sandbox", caught: "Adopt", mutate: adopts(func(ctx context.Context, b backends.Backend, t backends.Ticket) (backends.Sandbox, error) {
+		old, err := b.Adopt(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		sb, err := b.Create(ctx)
+		if err == nil {
+			err = old.Close(ctx)
+		}
+		return &mutantSandbox{Sandbox: sb, id: t.ID}, err
+	})},
+	{promise: "Adopt ends what commands had left running", caught: "Adopt", mutate: adopts(func(ctx context.Context, b backends.Backend, t backends.Ticket) (backends.Sandbox, error) {
+		sb, err := b.Adopt(ctx, t)
+		if err == nil {
+			sb.Exec(ctx, backends.Exec{Command: "kill -9 $(cat pid)"})
+		}
+		return sb, err
+	})},
+	{promise: "what ran lives on after Adopt", caught: "AdoptKills", mutate: adopts(func(ctx context.Context, b backends.Backend, t backends.Ticket) (backends.Sandbox, error) {
+		sb, err := b.Adopt(ctx, t)
+		if err == nil {
+			sb.Exec(ctx, backends.Exec{Command: "sleep 3600 > /dev/null 2>&1 & if [ -e pids ]; then echo $! >> pids; else kill $!; fi"})
+		}
+		return sb, err
+	})},
+	{promise: "running commands do not notice that they are left", caught: "AdoptKills", mutate: execs(func(ctx context.Context, sb backends.Sandbox, e backends.Exec) (backends.Exit, error) {
+		x, err := sb.Exec(ctx, e)
+		if errors.Is(err, backends.ErrClosed) && strings.Contains(e.Command, "ready") {
+			err = nil
+		}
+		return x, err
+	})},
+	{promise: "a command that takes input does not notice that it is left", caught: "AdoptInFullFlow", mutate: execs(func(ctx context.Context, sb backends.Sandbox, e backends.Exec) (backends.Exit, error) {
+		x, err := sb.Exec(ctx, e)
+		if errors.Is(err, backends.ErrClosed) && e.Stdin != nil {
+			err = nil
+		}
+		return x, err
+	})},
+	{promise: "any ticket is good for a sandbox", caught: "AdoptNonsense", mutate: adopts(func(ctx context.Context, b backends.Backend, t backends.Ticket) (backends.Sandbox, error) {
+		if string(t.Data) == "{}" {
+			return b.Create(ctx)
+		}
+		return b.Adopt(ctx, t)
+	})},
+	{promise: "what was left is never swept", caught: "LeftForNobody", mutate: func(_ *Fake, d *backends.Driver) {
+		right := d.Sweep
+		d.Sweep = func(ctx context.Context, req backends.Sweep) ([]backends.Leftover, error) {
+			if strings.HasSuffix(req.Owner.Boot, "-next") {
+				return nil, nil
+			}
+			return right(ctx, req)
+		}
+	}},
+	{promise: "there is a ticket for what is gone", caught: "AdoptWhatIsGone", mutate: made(func(_ *Fake, m *mutantSandbox) {
+		m.ticket = func() (backends.Ticket, error) {
+			if t, err := m.Sandbox.Ticket(); err == nil {
+				return t, nil
+			}
+			return backends.Ticket{ID: m.id, Data: []byte(m.id)}, nil
+		}
+	})},
+	{promise: "Adopt makes a new one of what is gone", caught: "AdoptWhatIsGone", mutate: adopts(func(ctx context.Context, b backends.Backend, t backends.Ticket) (backends.Sandbox, error) {
+		if sb, err := b.Adopt(ctx, t); err == nil || !errors.Is(err, backends.ErrGone) {
+			return sb, err
+		}
+		sb, err := b.Create(ctx)
+		if err == nil {
+			time.AfterFunc(time.Second, func() { sb.Close(context.Background()) })
+		}
+		return sb, err
+	})},
+	{promise: "an Adopt that is cancelled leaves the sandbox", caught: "AdoptCancelled", mutate: adopts(func(ctx context.Context, b backends.Backend, t backends.Ticket) (backends.Sandbox, error) {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return b.Adopt(ctx, t)
+	})},
+	{promise: "Close ends what was left", caught: "LeaveThenClose", mutate: made(func(f *Fake, m *mutantSandbox) {
+		m.close = func(ctx context.Context, sb backends.Sandbox) error {
+			err := sb.Close(ctx)
+			f.Kill(m.id, "a mutant did it")
+			return err
+		}
+	})},
+	{promise: "Leave does not end the sandbox here", caught: "Adopt", mutate: made(func(_ *Fake, m *mutantSandbox) { m.leave = func() {} })},
+	{promise: "Sweep does not heed Keep", caught: "SweepKeeps", mutate: func(_ *Fake, d *backends.Driver) {
+		right := d.Sweep
+		d.Sweep = func(ctx context.Context, req backends.Sweep) ([]backends.Leftover, error) {
+			req.Keep = nil
+			return right(ctx, req)
 		}
 	}},
 	{promise: "some commands fail for nothing", caught: "Hammer", mutate: made(func(_ *Fake, m *mutantSandbox) {

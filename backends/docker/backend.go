@@ -24,8 +24,6 @@ import (
 
 // A Backend makes the sandboxes of one profile.
 type Backend struct {
-	backends.NoTickets
-
 	spec    backends.Spec
 	options *Options
 	flags   *runFlags
@@ -205,6 +203,7 @@ func (b *Backend) launch(ctx context.Context, e *engine, user string) (_ *sandbo
 		stream.Close()
 		return nil, &startError{"start container", explain(err)}
 	}
+	s.stream = stream
 	hello, cancel := context.WithTimeoutCause(ctx, helloTimeout, fmt.Errorf("no word of it in %v", helloTimeout))
 	defer cancel()
 	s.client, err = agent.New(hello, stream, agent.Options{Log: s.log, Kill: s.ended})

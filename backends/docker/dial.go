@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -52,6 +53,13 @@ func (d *dialer) addr() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.addrs[0]
+}
+
+// has reports whether addr is one of the engine's addresses.
+func (d *dialer) has(addr string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Contains(d.addrs, addr)
 }
 
 func (d *dialer) dial(ctx context.Context) (net.Conn, error) {

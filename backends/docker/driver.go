@@ -53,6 +53,7 @@ var Driver = backends.Driver{
 		Signals:    true,
 		Pool:       true,
 		Shell:      true,
+		Adopt:      true,
 	},
 	Options:  func() backends.Options { return defaults() },
 	Agree:    func(s backends.Spec, o backends.Options) error { return agree(s, o.(*Options)) },

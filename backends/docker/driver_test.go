@@ -377,7 +377,7 @@ func TestStreamFind(t *testing.T) {
 		for how, r := range map[string]io.Reader{"at once": bytes.NewReader(in), "byte by byte": iotest.OneByteReader(bytes.NewReader(in))} {
 			here, there := net.Pipe()
 			there.Close()
-			s := newStream(types.HijackedResponse{Conn: here, Reader: bufio.NewReader(r)})
+			s := newStream(types.HijackedResponse{Conn: here, Reader: bufio.NewReader(r)}, nil)
 			s.left = 7 // of whoever read before
 			if err := s.find([]byte(mark)); err != nil {
 				t.Errorf("%s, %s: %v", name, how, err)
@@ -425,7 +425,7 @@ func TestStreamFind(t *testing.T) {
 func streamOf(in []byte) *stream {
 	here, there := net.Pipe()
 	there.Close()
-	return newStream(types.HijackedResponse{Conn: here, Reader: bufio.NewReader(bytes.NewReader(in))})
+	return newStream(types.HijackedResponse{Conn: here, Reader: bufio.NewReader(bytes.NewReader(in))}, here)
 }
 
 // FuzzStream: whatever an engine sends, a stream gives no more than it got.

@@ -58,7 +58,8 @@ var _ api = (*client.Client)(nil)
 // An engine is one Docker or Podman. It is reached when it is first needed.
 type engine struct {
 	api
-	at    func() string // its address, for messages
+	at    func() string     // its address, for messages
+	is    func(string) bool // whether that is an address of it
 	close func() error
 
 	mu      sync.Mutex
@@ -91,7 +92,7 @@ func connect(o *Options) ([]*engine, error) {
 		if err != nil {
 			return nil, fmt.Errorf("set up the client of %s: %w", addrs[0], err)
 		}
-		list = append(list, &engine{api: c, at: d.addr, close: func() error {
+		list = append(list, &engine{api: c, at: d.addr, is: d.has, close: func() error {
 			return errors.Join(c.Close(), d.close())
 		}})
 	}
@@ -229,10 +230,12 @@ func goArch(s string) string {
 // for a dead container), so the connection is closed when ctx ends.
 func (e *engine) attach(ctx context.Context, id string) (*stream, error) {
 	stop := func() bool { return true }
+	var raw net.Conn // the client wraps it
 	var mu sync.Mutex
 	dialled := func(c net.Conn) {
 		mu.Lock()
 		defer mu.Unlock()
+		raw = c
 		stop = context.AfterFunc(ctx, func() { c.Close() })
 	}
 	h, err := e.ContainerAttach(context.WithValue(ctx, dialledKey{}, dialled), id,
@@ -248,7 +251,7 @@ func (e *engine) attach(ctx context.Context, id string) (*stream, error) {
 		h.Close()
 		return nil, context.Cause(ctx)
 	}
-	return newStream(h), nil
+	return newStream(h, raw), nil
 }
 
 // dialledKey is the key of a func(net.Conn) in a context, which the dialer

@@ -407,7 +407,7 @@ func fakeBackend(t *testing.T, edit func(*Options), fakes ...*fakeEngine) *Backe
 	s := backends.Spec{Profile: "p", Owner: backends.Owner{Instance: "i", Boot: "b"}}
 	b, err := open(s, o, discard, func(*Options) (list []*engine, err error) {
 		for i, f := range fakes {
-			list = append(list, &engine{api: f, at: func() string { return fmt.Sprintf("fake %d", i) }, close: func() error { return nil }})
+			list = append(list, &engine{api: f, at: func() string { return fmt.Sprintf("fake %d", i) }, is: func(a string) bool { return a == fmt.Sprintf("fake %d", i) }, close: func() error { return nil }})
 		}
 		return list, nil
 	})
@@ -974,7 +974,7 @@ func TestSweepFake(t *testing.T) {
 	}
 	f.users["kilntainers-agent-used"] = 1
 	connect := func(*Options) ([]*engine, error) {
-		return []*engine{{api: f, at: func() string { return "fake" }, close: func() error { return nil }}}, nil
+		return []*engine{{api: f, at: func() string { return "fake" }, is: func(a string) bool { return a == "fake" }, close: func() error { return nil }}}, nil
 	}
 	req := backends.Sweep{Owner: backends.Owner{Instance: "i", Boot: "now"}, Options: []backends.Options{defaults(), defaults()}, DryRun: true}
 	want := []string{"container mine-old p", "container mine-older p", "volume kilntainers-agent-unused "}

@@ -24,12 +24,12 @@ import (
 // long as the agent's stream:
 //
 //	Close ─► client.Close ─► Done ─► remove the container
+//	Leave ─► client.Leave ─► Done, and the stream lives on in another descriptor
 //	death ─► the stream ends ─► ended: why? remove the container ─► Done
 type sandbox struct {
-	backends.NoTickets
-
 	engine *engine
 	log    *slog.Logger
+	stream *stream
 	client *agent.Client
 
 	id, name string
@@ -44,7 +44,8 @@ type sandbox struct {
 	over     chan struct{}      // closed after exit is set
 	exit     exit
 
-	leave sync.Once // it no longer counts for its engine
+	left    atomic.Bool // to another daemon
+	settled sync.Once   // it no longer counts for its engine
 }
 
 var _ backends.Sandbox = (*sandbox)(nil)
@@ -77,6 +78,9 @@ func (s *sandbox) Err() error { return s.client.Err() }
 // Close destroys the container. It returns nil when the engine has it no more.
 func (s *sandbox) Close(ctx context.Context) error {
 	s.client.Close()
+	if s.left.Load() {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
 	err := s.engine.remove(ctx, s.id)
@@ -102,7 +106,7 @@ func (s *sandbox) takeBack(ctx context.Context) {
 
 // settle ends what goes on beside a container that is no more.
 func (s *sandbox) settle() {
-	s.leave.Do(func() {
+	s.settled.Do(func() {
 		s.stopWait()
 		<-s.over
 		s.engine.count(-1)

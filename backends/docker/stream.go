@@ -20,15 +20,16 @@ import (
 // Reads give stdout alone; what came on stderr is kept for an error message.
 type stream struct {
 	conn   net.Conn
+	raw    net.Conn // what conn wraps
 	r      *bufio.Reader
 	left   int // of the current block of stdout
 	stderr tail
 }
 
-func newStream(h types.HijackedResponse) *stream {
+func newStream(h types.HijackedResponse, raw net.Conn) *stream {
 	// The frames of the agent pass through here in bulk; the buffer that comes
 	// with h may hold the first of them already.
-	return &stream{conn: h.Conn, r: bufio.NewReaderSize(h.Reader, 64<<10)}
+	return &stream{conn: h.Conn, raw: raw, r: bufio.NewReaderSize(h.Reader, 64<<10)}
 }
 
 func (s *stream) Read(p []byte) (int, error) {

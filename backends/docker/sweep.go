@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
@@ -53,7 +54,8 @@ func (e *engine) sweep(ctx context.Context, s backends.Sweep) (found []backends.
 	}
 	for _, c := range list {
 		// The engine's filter is not what keeps others' containers alive.
-		if c.Labels[labelMark] != "true" || c.Labels[labelInstance] != s.Owner.Instance || c.Labels[labelBoot] == s.Owner.Boot {
+		if c.Labels[labelMark] != "true" || c.Labels[labelInstance] != s.Owner.Instance || c.Labels[labelBoot] == s.Owner.Boot ||
+			slices.Contains(s.Keep, c.Labels[labelSandbox]) {
 			continue
 		}
 		l := backends.Leftover{Kind: "container", ID: c.Labels[labelSandbox], Profile: c.Labels[labelProfile]}
