@@ -12,140 +12,51 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/kilntainers/kilntainers/backends/backendtest"
+	"github.com/kilntainers/kilntainers/daemon/daemontest"
 )
 
-// A serviceManager stands in for systemd: it holds the daemon's socket, and the fd
-// store behind a notification socket, from one run of the daemon to the next.
-type serviceManager struct {
+// A managed daemon runs under something like systemd, which holds its socket
+// and its fd store from one run to the next.
+type managed struct {
 	*running
-	socket *net.UnixConn
-	listen *os.File
-
-	mu     sync.Mutex
-	stored map[string][]int
-	ended  chan struct{}
+	manager *daemontest.Manager
 }
 
 // manage is startWith under a manager.
-func manage(t *testing.T, fake *backendtest.Fake, toml string) *serviceManager {
+func manage(t *testing.T, fake *backendtest.Fake, toml string) *managed {
 	t.Helper()
 	r := prepare(t, fake, toml)
-	m := &serviceManager{running: r, stored: map[string][]int{}, ended: make(chan struct{})}
-	address := filepath.Join(filepath.Dir(r.socket), "notify")
-	var err error
-	if m.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"}); err != nil {
-		t.Fatal(err)
-	}
+	m := &managed{r, daemontest.NewManager(t, filepath.Dir(r.socket))}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: r.socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.listen, err = l.File(); err != nil {
-		t.Fatal(err)
-	}
 	l.SetUnlinkOnClose(false)
-	l.Close()
-	go m.receive()
-	r.adjust = func(o *Options) { o.Inherited, o.Notify = m.descriptors(), address }
+	r.adjust = func(o *Options) {
+		f, err := l.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Inherited, o.Notify = append(m.manager.Files(), f), m.manager.Address
+	}
 	t.Cleanup(func() { // before what prepare checks
 		r.shutdown()
-		m.drop()
+		m.manager.Forget("")
 		eventually(t, "what systemd had kept ends with it", func() bool { return fake.Live() == 0 })
-		m.socket.Close()
-		m.listen.Close()
-		<-m.ended
+		l.Close()
 	})
 	r.launch()
 	return m
 }
 
-// receive takes notifications, as systemd does.
-func (m *serviceManager) receive() {
-	defer close(m.ended)
-	buf, oob := make([]byte, 64<<10), make([]byte, 4<<10)
-	for {
-		n, on, _, _, err := m.socket.ReadMsgUnix(buf, oob)
-		if err != nil {
-			return
-		}
-		var fds []int
-		controls, _ := syscall.ParseSocketControlMessage(oob[:on])
-		for _, c := range controls {
-			got, _ := syscall.ParseUnixRights(&c)
-			fds = append(fds, got...)
-		}
-		fields := map[string]string{}
-		for line := range strings.Lines(string(buf[:n])) {
-			k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
-			fields[k] = v
-		}
-		m.mu.Lock()
-		switch {
-		case fields["FDSTORE"] == "1":
-			m.stored[fields["FDNAME"]] = append(m.stored[fields["FDNAME"]], fds...)
-			fds = nil
-		case fields["FDSTOREREMOVE"] == "1":
-			fds = m.stored[fields["FDNAME"]]
-			delete(m.stored, fields["FDNAME"])
-		}
-		for _, fd := range fds {
-			syscall.Close(fd)
-		}
-		m.mu.Unlock()
-	}
-}
-
-// descriptors are what the next daemon is started with.
-func (m *serviceManager) descriptors() []*os.File {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	dup := func(fd int, name string) *os.File {
-		fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			m.Fatal(err)
-		}
-		return os.NewFile(uintptr(fd), name)
-	}
-	var files []*os.File
-	_ = control(m.listen, func(fd int) { files = append(files, dup(fd, "main")) })
-	for name, fds := range m.stored {
-		for _, fd := range fds {
-			files = append(files, dup(fd, name))
-		}
-	}
-	return files
-}
-
-// drop closes what is stored, as systemd does when a service stops.
-func (m *serviceManager) drop() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for name, fds := range m.stored {
-		for _, fd := range fds {
-			syscall.Close(fd)
-		}
-		delete(m.stored, name)
-	}
-}
-
-func (m *serviceManager) names() (names []string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for name := range m.stored {
-		names = append(names, name)
-	}
-	return names
-}
-
 // restart is systemctl restart.
-func (m *serviceManager) restart() {
+func (m *managed) restart() {
 	m.Helper()
 	m.shutdown()
 	m.launch()
@@ -180,7 +91,7 @@ func TestRestartKeepsShims(t *testing.T) {
 	}
 	_ = w.Conn.Close()
 	eventually(t, "the sandbox ends with its client", func() bool { return m.fake.Live() == 0 })
-	eventually(t, "systemd keeps nothing of it", func() bool { return len(m.names()) == 0 })
+	eventually(t, "systemd keeps nothing of it", func() bool { return len(m.manager.Names()) == 0 })
 }
 
 // What a client sends while there is no daemon is answered by the next one,
@@ -357,7 +268,7 @@ func TestShimFindsItsSandbox(t *testing.T) {
 	w := m.wire("p", "").legacy()
 	w.sh("echo kept > f")
 	m.shutdown()
-	m.forget("shim-")
+	m.manager.Forget("shim-")
 	m.launch()
 	if a := m.wire("p", "WRONG").legacy().sh("cat f"); a.ExitCode == 0 || !strings.Contains(a.Notice, "restarted") {
 		t.Errorf("with a wrong token: %+v", a)
@@ -374,20 +285,6 @@ func TestShimFindsItsSandbox(t *testing.T) {
 	}
 }
 
-// forget drops what is stored under names with that prefix.
-func (m *serviceManager) forget(prefix string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for name, fds := range m.stored {
-		if strings.HasPrefix(name, prefix) {
-			for _, fd := range fds {
-				syscall.Close(fd)
-			}
-			delete(m.stored, name)
-		}
-	}
-}
-
 // Nonsense in the fd store is thrown away.
 func TestRestartWithNonsense(t *testing.T) {
 	m := manage(t, held(), oneProfile)
@@ -396,7 +293,7 @@ func TestRestartWithNonsense(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	store := fdStore{m.socket.LocalAddr().String()}
+	store := fdStore{m.manager.Address}
 	mem, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -415,7 +312,7 @@ func TestRestartWithNonsense(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.restart()
-	eventually(t, "systemd was told to drop it", func() bool { return len(m.names()) == 0 })
+	eventually(t, "systemd was told to drop it", func() bool { return len(m.manager.Names()) == 0 })
 	if n, err := r.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the pipe is open: %d, %v", n, err)
 	}
