@@ -19,6 +19,8 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/coreos/go-systemd/v22/journal"
+
 	"github.com/kilntainers/kilntainers/daemon"
 	"github.com/kilntainers/kilntainers/profiles"
 )
@@ -79,7 +81,8 @@ Flags:
   --config FILE        the configuration (default /etc/kilntainers/kilntainers.toml, else
                        $XDG_CONFIG_HOME/kilntainers/kilntainers.toml, else the built-in one)
   --log-level LEVEL    debug, info, warn or error (default info)
-  --log-format FORMAT  text or json (default text)
+  --log-format FORMAT  text or json (default text, but with fields of their own for the
+                       journal if stderr is systemd's)
   --version            print the version
 
 Signals: SIGTERM and SIGINT stop the daemon in order within 10 s, a second one at
@@ -99,7 +102,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	fs.SetOutput(io.Discard)
 	config := fs.String("config", "", "")
 	level := fs.String("log-level", "info", "")
-	format := fs.String("log-format", "text", "")
+	format := fs.String("log-format", "", "")
 	showVersion := fs.Bool("version", false, "")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -159,15 +162,22 @@ func check(path string, stdout io.Writer) error {
 	return nil
 }
 
+// newLogger returns a log that writes to w: as it is told, else as it suits w.
 func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("--log-level %q: there are debug, info, warn and error", level)
 	}
 	o := &slog.HandlerOptions{Level: l}
+	text := slog.NewTextHandler(w, o)
 	switch format {
+	case "":
+		if is, err := journal.StderrIsJournalStream(); is && err == nil && w == os.Stderr {
+			return slog.New(newJournalHandler(l, text)), nil
+		}
+		return slog.New(text), nil
 	case "text":
-		return slog.New(slog.NewTextHandler(w, o)), nil
+		return slog.New(text), nil
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, o)), nil
 	}

@@ -33,8 +33,14 @@ import (
 // and the real operator's command, with one more backend, "fake", whose
 // sandboxes are directories and whose commands are processes of this machine.
 
+// testJournal names the variable with the socket of a fake journal.
+const testJournal = "KILNTAINERS_TEST_JOURNAL"
+
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kilntainersd": func() {
+		if path := os.Getenv(testJournal); path != "" {
+			journalSocket = path
+		}
 		drivers = append(drivers, backendtest.NewFake().Driver())
 		main()
 	}})
