@@ -35,6 +35,9 @@ func main() {
 		stop() // a second signal ends the process at once
 	}()
 	tuneGC()
+	if err := forbidCore(); err != nil {
+		fmt.Fprintln(os.Stderr, "kilntainersd: cannot forbid core dumps:", err)
+	}
 	os.Exit(exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
 }
 
