@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -37,7 +36,7 @@ import (
 const testJournal = "KILNTAINERS_TEST_JOURNAL"
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"kilntainersd": func() {
+	testscript.Main(tests{m}, map[string]func(){"kilntainersd": func() {
 		if path := os.Getenv(testJournal); path != "" {
 			journalSocket = path
 		}
@@ -50,22 +49,15 @@ func TestStories(t *testing.T) { tell(t, "testdata/story", "") }
 
 // The same product on real engines.
 func TestEngineStories(t *testing.T) {
-	t.Run("docker", func(t *testing.T) { tellOn(t, dockertest.Docker(t)) })
-	t.Run("podman", func(t *testing.T) { tellOn(t, dockertest.Podman(t)) })
-}
-
-func tellOn(t *testing.T, host string) {
-	dockertest.Image(t, host)
-	tell(t, "testdata/engine", host)
+	onEngines(t, func(t *testing.T, host string) { tell(t, "testdata/engine", host) })
 }
 
 // tell runs the stories of a folder. host is the engine they are about.
 func tell(t *testing.T, dir, host string) {
 	t.Helper()
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "../kilntainers", "../kilntainers-stdio")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the other programs: %v\n%s", err, out)
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
