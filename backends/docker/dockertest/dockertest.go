@@ -326,6 +326,7 @@ func (s *service) start(ctx context.Context, program string) (err error) {
 
 func (s *service) podman(args ...string) *exec.Cmd {
 	cmd := exec.Command(s.base[0], append(slices.Clone(s.base[1:]), args...)...)
+	cmd.Dir = s.dir // conmon leaves a file where it is when a container runs out of memory
 	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+filepath.Join(s.dir, "containers.conf"))
 	return cmd
 }
