@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -194,15 +195,15 @@ func (m *machine) journal(unit string) string {
 }
 
 // sandboxes are the containers that the machine's daemon has made and are
-// there still, on one line each.
+// there still.
 func (m *machine) sandboxes() []string {
 	m.Helper()
 	instance := m.run("cat /var/lib/kilntainers/instance")
-	out, err := exec.Command("docker", "ps", "--all", "--no-trunc", "--filter", "label=kilntainers.instance="+instance, "--format", "{{.ID}} {{.Status}}").Output()
+	out, err := exec.Command("docker", "ps", "--all", "--no-trunc", "--filter", "label=kilntainers.instance="+instance, "--format", "{{.ID}}").Output()
 	if err != nil {
 		m.Fatal(err)
 	}
-	return strings.FieldsFunc(string(out), func(c rune) bool { return c == '\n' })
+	return slices.Sorted(slices.Values(strings.Fields(string(out))))
 }
 
 // systemdImage returns the name of the machine's image, which stays with the

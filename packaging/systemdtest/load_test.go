@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -113,7 +114,8 @@ func (l *load) unharmed(m *machine) {
 	}
 }
 
-// Clients at work do not notice what an administrator does.
+// Clients at work do not notice what an administrator does, and lose nothing but
+// what is in flight when the daemon is killed.
 func TestUnderLoad(t *testing.T) {
 	m := boot(t)
 	m.install()
@@ -121,6 +123,12 @@ func TestUnderLoad(t *testing.T) {
 	m.run("systemctl enable --now kilntainers-http.socket kilntainers.socket")
 	l := m.load("debian")
 
+	m.step("10 restarts", func(m *machine) {
+		for range 10 {
+			m.run("systemctl restart kilntainers.service && sleep 0.3")
+		}
+		l.unharmed(m)
+	})
 	m.step("1000 reloads", func(m *machine) {
 		// Each with something new to serve, which the file watcher sees too.
 		m.run(fmt.Sprintf(`i=0; while [ $i -lt 1000 ]; do i=$((i+1)); printf '[profiles.more]\nbackend = "docker"\ndescription = "%%s"\n' $i >%[1]s.new; mv %[1]s.new %[1]s; kilntainers reload >/dev/null || exit; done`, more))
@@ -128,5 +136,24 @@ func TestUnderLoad(t *testing.T) {
 			m.Errorf("the last reload is not in force:\n%s", got)
 		}
 		l.unharmed(m)
+	})
+	m.step("10 kills", func(m *machine) {
+		before := m.sandboxes()
+		for range 10 {
+			m.kill()
+			m.run("sleep 0.3")
+		}
+		shim, http := l.counted(m)
+		if shim.Cut == 0 || shim.Lost > 0 {
+			m.Errorf("over the shim %d calls were cut off, which should be some, and %d were lost, which should be none:\n%s", shim.Cut, shim.Lost, strings.Join(shim.Errors, "\n"))
+		}
+		// Over HTTP what was in flight ends with its connection.
+		m.Logf("over HTTP %d of %d calls were lost", http.Lost, http.Calls)
+		if shim.Fresh+http.Fresh > 0 {
+			m.Errorf("sandboxes were lost:\n%s", strings.Join(append(shim.Errors, http.Errors...), "\n"))
+		}
+		if after := m.sandboxes(); !slices.Equal(after, before) {
+			m.Errorf("the sandboxes were\n%q\nand are\n%q", before, after)
+		}
 	})
 }

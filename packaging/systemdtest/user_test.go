@@ -58,8 +58,10 @@ func TestUserUnits(t *testing.T) {
 		alice(m, "systemctl --user reload kilntainers.service")
 	})
 	m.step("restart", func(m *machine) {
+		c := m.dial("alice", "--profile debian")
+		c.call("touch /tmp/mine")
 		alice(m, "for i in 1 2 3 4 5 6 7 8 9 10; do systemctl --user restart kilntainers.service || exit; done; systemctl --user is-active kilntainers.socket")
-		m.dial("alice", "--profile debian").call("true")
+		c.call("ls /tmp/mine")
 	})
 	m.step("stop", func(m *machine) {
 		alice(m, "systemctl --user stop kilntainers.socket kilntainers.service")
