@@ -132,8 +132,14 @@ func Run(ctx context.Context, o Options) error {
 		d.table.stop(nobodyKeeps)
 		return err
 	}
-	in.listeners = nil
-	return d.serve(ctx, conf, listeners, d.restore(old))
+	kept := in.kept
+	in.listeners, in.kept = nil, nil
+	for _, l := range kept {
+		if err := d.store.remove(keptSocketPrefix + l.only); err != nil {
+			d.log.Warn("systemd keeps a socket that it need not", "error", err)
+		}
+	}
+	return d.serve(ctx, conf, listeners, kept, d.restore(old))
 }
 
 // loadFirst reads the configuration as far as it is good.
@@ -147,10 +153,10 @@ func loadFirst(o Options) (*profiles.Config, profiles.Problems) {
 
 // serve runs everything that runs beside each other, until ctx ends or one of
 // them fails.
-func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners []*listener, shims []func()) error {
+func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners, kept []*listener, shims []func()) error {
 	d.conns = &conns{open: map[net.Conn]bool{}, last: time.Now()}
 	srv := d.newHTTPServer()
-	sockets := newProfileSockets(conf.Daemon, listeners, srv, d.log)
+	sockets := newProfileSockets(conf.Daemon, listeners, kept, srv, d.log)
 	g, gctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
 		d.addresses = append(d.addresses, l.address())
@@ -232,8 +238,12 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	for _, l := range listeners {
 		l.stopAccepting()
 	}
+	again := d.restarting(deadline)
+	keep := mayKeep(again)
+	if again && d.store.there() {
+		sockets.keep(d.store) // before they stop, which closes them
+	}
 	sockets.stopAccepting()
-	keep := d.mayKeep(deadline)
 
 	grace, cancelGrace := context.WithTimeout(deadline, graceTimeout)
 	defer cancelGrace()

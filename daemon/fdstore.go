@@ -25,6 +25,7 @@ import (
 // An inheritance is what systemd handed over.
 type inheritance struct {
 	listeners []*listener
+	kept      []*listener           // of single profiles, made by an earlier daemon
 	stored    map[string][]*os.File // from the fd store, by name
 }
 
@@ -41,6 +42,10 @@ func inherit(files []*os.File) (in inheritance, err error) {
 		_ = f.Close() // l has a descriptor of its own
 		if lerr != nil {
 			err = errors.Join(err, fmt.Errorf("take over the socket %q from systemd: %w", f.Name(), lerr))
+			continue
+		}
+		if only, ok := strings.CutPrefix(f.Name(), keptSocketPrefix); ok {
+			in.kept = append(in.kept, &listener{Listener: l, only: only, own: true})
 			continue
 		}
 		only, ok := strings.CutPrefix(f.Name(), profileSocketPrefix)
@@ -61,7 +66,7 @@ func (in *inheritance) take() map[string][]*os.File {
 
 // close closes what nobody has taken.
 func (in *inheritance) close() {
-	for _, l := range in.listeners {
+	for _, l := range append(in.listeners, in.kept...) {
 		_ = l.Close()
 	}
 	for _, files := range in.stored {

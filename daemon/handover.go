@@ -37,14 +37,17 @@ const (
 // nobodyKeeps is the answer when nothing may be left to the next daemon.
 func nobodyKeeps(*entry) bool { return false }
 
+// restarting tells whether the daemon is to be started again at once.
+func (d *Daemon) restarting(ctx context.Context) bool {
+	if d.opts.Restarting != nil {
+		return d.opts.Restarting(ctx)
+	}
+	return restarting(ctx)
+}
+
 // mayKeep decides what a stop leaves to the next daemon. What systemd keeps
 // ends by itself when this is no restart; what is only written down would not.
-func (d *Daemon) mayKeep(ctx context.Context) func(*entry) bool {
-	ask := d.opts.Restarting
-	if ask == nil {
-		ask = restarting
-	}
-	again := ask(ctx)
+func mayKeep(again bool) func(*entry) bool {
 	return func(e *entry) bool { return e != nil && (e.mem != nil || again) }
 }
 

@@ -26,13 +26,14 @@ import (
 type managed struct {
 	*running
 	manager *daemontest.Manager
+	stopped bool // and not restarted
 }
 
 // manage is startWith under a manager.
 func manage(t *testing.T, fake *backendtest.Fake, toml string) *managed {
 	t.Helper()
 	r := prepare(t, fake, toml)
-	m := &managed{r, daemontest.NewManager(t, filepath.Dir(r.socket))}
+	m := &managed{running: r, manager: daemontest.NewManager(t, filepath.Dir(r.socket))}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: r.socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +45,7 @@ func manage(t *testing.T, fake *backendtest.Fake, toml string) *managed {
 			t.Fatal(err)
 		}
 		o.Inherited, o.Notify = append(m.manager.Files(), f), m.manager.Address
+		o.Restarting = func(context.Context) bool { return !m.stopped }
 	}
 	t.Cleanup(func() { // before what prepare checks
 		r.shutdown()
@@ -283,6 +285,46 @@ func TestShimFindsItsSandbox(t *testing.T) {
 	if a := again.sh("cat f"); a.Stdout != "kept\n" {
 		t.Errorf("the owner afterwards: %+v", a)
 	}
+}
+
+// A profile's own socket waits for the next daemon too, and goes with its
+// profile, whoever made it.
+func TestRestartKeepsProfileSockets(t *testing.T) {
+	const sockets = "[daemon]\nprofile_sockets = true\n"
+	m := manage(t, held(), sockets+oneProfile+"[profiles.q]\nbackend = \"fake\"\n")
+	main := m.socket
+	path := func(name string) string { return filepath.Join(filepath.Dir(main), "profiles", name+".sock") }
+	m.socket = path("q")
+	for range 3 {
+		m.shutdown()
+		c, err := net.Dial("unix", m.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(c, "GET /-/ready HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n")
+		m.launch()
+		if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "200 OK") {
+			t.Errorf("what waited in the socket got %q, %v", answer, err)
+		}
+		c.Close()
+		if a := m.wire("q", "").legacy().sh("echo x"); a.Stdout != "x\n" {
+			t.Errorf("got %+v", a)
+		}
+	}
+	m.socket = main
+	m.reload(sockets + oneProfile)
+	if _, err := os.Stat(path("q")); !os.IsNotExist(err) {
+		t.Errorf("the removed profile's socket: %v", err)
+	}
+	m.stopped = true
+	m.shutdown()
+	if _, err := os.Stat(path("p")); !os.IsNotExist(err) {
+		t.Errorf("a socket after the stop: %v", err)
+	}
+	if strings.Contains(m.log.String(), "level=ERROR") {
+		t.Errorf("errors in the log:\n%s", m.log)
+	}
+	m.launch()
 }
 
 // Nonsense in the fd store is thrown away.

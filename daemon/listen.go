@@ -21,8 +21,16 @@ import (
 // A listener is one socket that the daemon serves.
 type listener struct {
 	net.Listener
-	only string // the one profile it is for; "" = all
-	own  bool   // we made it, so its file goes with it
+	only   string // the one profile it is for; "" = all
+	own    bool   // we made it, so its file goes with it
+	served bool   // of a profile's own: it is being served
+}
+
+// remove closes a Unix socket of ours and removes its file, which an inherited
+// one does not by itself.
+func (l *listener) remove() {
+	_ = l.Close()
+	_ = os.Remove(l.Addr().String()) // it may be gone
 }
 
 // socketGroup is the group that may use the sockets we make, if the system
@@ -32,6 +40,10 @@ const socketGroup = "kilntainers"
 // profileSocketPrefix begins the name of a systemd socket for one profile:
 // FileDescriptorName=profile-python.
 const profileSocketPrefix = "profile-"
+
+// keptSocketPrefix begins the name of such a socket that an earlier daemon
+// made and put into the fd store.
+const keptSocketPrefix = "kept-profile-"
 
 // listenAll returns the sockets that systemd handed over (sd_listen_fds(3)),
 // and then our own. An address that is there already is not opened again. An

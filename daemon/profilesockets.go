@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -20,18 +21,25 @@ type profileSockets struct {
 	srv *http.Server
 	log *slog.Logger
 
-	wg   sync.WaitGroup
-	mu   sync.Mutex
-	open map[string]*listener
-	done bool
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	open  map[string]*listener
+	other map[string]bool // addresses that systemd's own sockets have
+	done  bool
 }
 
 // newProfileSockets finds the place for the sockets: beside the first Unix
-// socket.
-func newProfileSockets(conf profiles.Daemon, listeners []*listener, srv *http.Server, log *slog.Logger) *profileSockets {
-	p := &profileSockets{srv: srv, log: log, open: map[string]*listener{}}
+// socket. kept are those of an earlier daemon.
+func newProfileSockets(conf profiles.Daemon, listeners, kept []*listener, srv *http.Server, log *slog.Logger) *profileSockets {
+	p := &profileSockets{srv: srv, log: log, open: map[string]*listener{}, other: map[string]bool{}}
+	for _, l := range kept {
+		p.open[l.only] = l
+	}
 	if !conf.ProfileSockets {
 		return p
+	}
+	for _, l := range listeners {
+		p.other[l.address()] = true
 	}
 	for _, l := range listeners {
 		if l.Addr().Network() == "unix" {
@@ -48,31 +56,62 @@ func newProfileSockets(conf profiles.Daemon, listeners []*listener, srv *http.Se
 func (p *profileSockets) set(conf *profiles.Config) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.dir == "" || p.done {
+	if p.done {
 		return
 	}
 	for name, l := range p.open {
-		if conf.Profiles[name] == nil {
-			_ = l.Close()
+		if conf.Profiles[name] == nil || p.dir == "" {
+			l.remove()
 			delete(p.open, name)
 		}
 	}
+	if p.dir == "" {
+		return
+	}
 	for name := range conf.Profiles {
-		if p.open[name] != nil {
+		path := filepath.Join(p.dir, name+".sock")
+		l := p.open[name]
+		if l != nil && l.served || p.other["unix:"+path] {
 			continue
 		}
-		l, err := listenUnix(context.Background(), filepath.Join(p.dir, name+".sock"))
-		if err != nil {
-			p.log.Error("cannot open the socket of a profile", "profile", name, "error", err)
-			continue
+		if l == nil {
+			var err error
+			if l, err = listenUnix(context.Background(), path); err != nil {
+				p.log.Error("cannot open the socket of a profile", "profile", name, "error", err)
+				continue
+			}
 		}
-		l.only = name
+		l.only, l.served = name, true
 		p.open[name] = l
 		p.wg.Go(func() {
 			if err := l.serve(p.srv); err != nil {
 				p.log.Error("a profile's socket failed", "profile", name, "error", err)
 			}
 		})
+	}
+}
+
+// keep gives the sockets to systemd for the next daemon, with what is queued
+// in them. Without it close removes them.
+func (p *profileSockets) keep(store fdStore) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, l := range p.open {
+		u, ok := l.Listener.(*net.UnixListener)
+		if !ok {
+			continue
+		}
+		f, err := u.File()
+		if err == nil {
+			err = store.put(keptSocketPrefix+name, f)
+			_ = f.Close()
+		}
+		if err != nil {
+			p.log.Warn("a profile's socket is opened anew by the next daemon", "profile", name, "error", err)
+			continue
+		}
+		u.SetUnlinkOnClose(false)
+		l.own = false
 	}
 }
 
@@ -90,7 +129,11 @@ func (p *profileSockets) stopAccepting() {
 func (p *profileSockets) close() {
 	p.mu.Lock()
 	for _, l := range p.open {
-		_ = l.Close()
+		if l.own {
+			l.remove()
+		} else {
+			_ = l.Close()
+		}
 	}
 	p.mu.Unlock()
 	p.wg.Wait()
