@@ -44,11 +44,12 @@ NODE_TOOLS = daemon/mcptest/node:node backends/e2b/e2btest/node:e2b
 # What the tests can use beyond Go, as Debian 12 names it on amd64: engines and
 # what makes an image for them; the agent's compilers, and arm64 to run it; what
 # the guest's tools are compared with; an editor that saves in its own way; what
-# reads systemd's units; what reads the manual, and completes.
+# reads systemd's units; what reads the manual, and completes; what checks a
+# package.
 TEST_PACKAGES = docker.io podman crun uidmap slirp4netns fuse-overlayfs iptables mmdebstrap docker-registry \
 	gcc gcc-aarch64-linux-gnu libc6-dev musl-dev musl-dev:arm64 qemu-user-static \
 	bash bzip2 coreutils diffutils findutils grep jq mawk sed tar vim systemd \
-	man-db zsh fish
+	man-db zsh fish lintian
 
 .PHONY: help
 help: ## List the targets
@@ -56,7 +57,7 @@ help: ## List the targets
 
 ##### Use
 
-.PHONY: build demo install install-systemd packages
+.PHONY: build demo install install-systemd packages check-packages
 build: ## Build the programs into bin/, what goes with them into dist/doc
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 	@$(NATIVE) $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(HOSTBIN)/ ./cmd/...
@@ -91,6 +92,14 @@ install-systemd: ## Install the units, the user and the directories (as root, af
 
 packages: ## Build .deb, .rpm and Arch packages into dist/; ARCHES and FORMATS choose
 	@DESCRIBED='$(VERSION)' ARCHES='$(ARCHES)' FORMATS='$(FORMATS)' packaging/packages.sh
+
+# Another folder, other times of files, the same bits.
+check-packages: packages ## Check the packages with lintian, and that a clone of the commit gives the same
+	@command -v lintian >/dev/null || { echo 'Debian checks packages with lintian: apt-get install lintian.'; exit 1; }
+	lintian --fail-on error,warning --tag-display-limit 0 dist/*.deb
+	@clone=$$(mktemp -d); trap 'rm -rf $$clone' EXIT; \
+	git clone --quiet . $$clone/again && $(MAKE) -C $$clone/again --no-print-directory packages ARCHES=$(firstword $(ARCHES)) >/dev/null && \
+	cd $$clone/again/dist && sha256sum --check --ignore-missing $(CURDIR)/dist/SHA256SUMS
 
 ##### Test
 
