@@ -15,9 +15,11 @@ DOC     ?= dist/doc
 HOSTBIN  = $(if $(GOOS)$(GOARCH),$(dir $(DOC))host,$(BIN))
 NATIVE   = GOOS= GOARCH= CGO_ENABLED=0
 
-# What make packages makes.
+# What make packages and make image make.
 ARCHES  ?= amd64 arm64
 FORMATS ?= deb rpm archlinux
+BASE    ?= debian:bookworm-slim
+IMAGE   ?= kilntainers:latest
 
 FUZZTIME    ?= 30s
 BENCHTIME   ?= 1s
@@ -57,7 +59,7 @@ help: ## List the targets
 
 ##### Use
 
-.PHONY: build demo install install-systemd packages check-packages
+.PHONY: build demo install install-systemd packages check-packages image
 build: ## Build the programs into bin/, what goes with them into dist/doc
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 	@$(NATIVE) $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(HOSTBIN)/ ./cmd/...
@@ -100,6 +102,9 @@ check-packages: packages ## Check the packages with lintian, and that a clone of
 	@clone=$$(mktemp -d); trap 'rm -rf $$clone' EXIT; \
 	git clone --quiet . $$clone/again && $(MAKE) -C $$clone/again --no-print-directory packages ARCHES=$(firstword $(ARCHES)) >/dev/null && \
 	cd $$clone/again/dist && sha256sum --check --ignore-missing $(CURDIR)/dist/SHA256SUMS
+
+image: build ## Build a container image of the daemon, IMAGE on BASE
+	docker build --tag $(IMAGE) --build-arg BASE=$(BASE) --file packaging/Dockerfile $(BIN)
 
 ##### Test
 
