@@ -20,13 +20,17 @@ import (
 // KILNTAINERS_TEST_REQUIRE names the program.
 func need(t *testing.T, program, debian string) {
 	t.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
+	if _, err := exec.LookPath(program); err != nil {
+		absent(t, program, program+"; apt-get install "+debian)
 	}
-	if slices.Contains(strings.Split(os.Getenv("KILNTAINERS_TEST_REQUIRE"), ","), program) {
-		t.Fatalf("KILNTAINERS_TEST_REQUIRE names %s, but it is not there", program)
+}
+
+func absent(t *testing.T, name, what string) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("KILNTAINERS_TEST_REQUIRE"), ","), name) {
+		t.Fatalf("KILNTAINERS_TEST_REQUIRE names %s, but there is not %s", name, what)
 	}
-	t.Skipf("needs %s; apt-get install %s (KILNTAINERS_TEST_REQUIRE=%s makes this a failure)", program, debian, program)
+	t.Skipf("needs %s (KILNTAINERS_TEST_REQUIRE=%s makes this a failure)", what, name)
 }
 
 // built is where the programs are, and what gen made of them; see docs.
