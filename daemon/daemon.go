@@ -266,6 +266,9 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	}
 	quick, cancelQuick := context.WithTimeout(deadline, 500*time.Millisecond)
 	defer cancelQuick()
+	left := make(chan struct{})
+	go func() { defer close(left); d.table.shims.Wait() }()
+	wait(quick, left, stopTimeout)
 	if srv.Shutdown(quick) != nil {
 		_ = srv.Close()
 	}

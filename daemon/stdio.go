@@ -45,16 +45,21 @@ const (
 	writeTimeout = 30 * time.Second // a client that takes nothing for so long has gone
 )
 
-// serveStdio turns a request's connection into a shim's session and serves it
-// to its end. The session's sandbox ends with the connection.
+// serveStdio turns a request's connection into a shim's session. The session's
+// sandbox ends with the connection.
+//
+// The connection outlives the request: while one is being served net/http has a
+// stack and buffers for it, which are a third of what an idle session costs.
 func (ep *endpoint) serveStdio(w http.ResponseWriter, r *http.Request, from *caller) {
 	if r.Method != http.MethodGet || !strings.EqualFold(r.Header.Get("Upgrade"), stdioProtocol) {
 		w.Header().Set("Upgrade", stdioProtocol)
 		http.Error(w, "this address speaks "+stdioProtocol+"; use the kilntainers-stdio program", http.StatusUpgradeRequired)
 		return
 	}
+	ep.table.shims.Add(1) // while the connection still counts as HTTP's
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
+		ep.table.shims.Done()
 		http.Error(w, "this connection cannot be upgraded", http.StatusBadRequest)
 		return
 	}
@@ -63,12 +68,16 @@ func (ep *endpoint) serveStdio(w http.ResponseWriter, r *http.Request, from *cal
 	l := newLineConn(conn, buffered.Reader, s, from)
 	_ = conn.SetDeadline(time.Time{}) // net/http's own
 	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n", stdioProtocol, resumeHeader, s.key.value); err != nil {
+		ep.table.shims.Done()
 		_ = conn.Close()
 		ep.endSession(s.key, "its client disconnected")
 		return
 	}
 	ep.log.Debug("shim connected", "user", from.display(), "pid", from.pid, "resumed", resumed != "")
-	ep.serveLines(l)
+	go func() {
+		defer ep.table.shims.Done()
+		ep.serveLines(l)
+	}()
 }
 
 // resume returns the session of a shim's connection: the one that its token
@@ -179,7 +188,7 @@ func (l *lineConn) Connect(context.Context) (mcp.Connection, error) { return l, 
 
 func (l *lineConn) SessionID() string { return l.id }
 
-// Close ends Read. The connection itself is closed by serveStdio, once the
+// Close ends Read. The connection itself is closed by serveLines, once the
 // session's sandbox is gone.
 func (l *lineConn) Close() error {
 	l.once.Do(func() { close(l.closed) })

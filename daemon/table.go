@@ -31,6 +31,7 @@ type table struct {
 	keeper  *keeper
 	gate    gate
 	work    sync.WaitGroup // keepers and makings of all sessions
+	shims   sync.WaitGroup // connections of shims, but for those that were taken over
 
 	alive    context.Context // ends when the daemon begins to stop
 	stopping context.CancelFunc
