@@ -123,11 +123,12 @@ func Run(ctx context.Context, o Options) error {
 	d.reloader = &reloader{
 		path: o.Config, drivers: o.Drivers, table: d.table, access: d.access, log: o.Log,
 		notify: d.notify, summary: d.summary, ask: make(chan chan<- ReloadResult),
+		inherited: in.listeners,
 	}
 	old := keeper.found(in.take())
 	d.sweep(ctx, conf, toBeAdopted(old, conf), false)
 	d.reloader.start(conf, problems)
-	listeners, err := listenAll(ctx, in.listeners, paths.listen, conf.CheckListen)
+	listeners, err := listenAll(ctx, in.listeners, paths.listen)
 	if err != nil {
 		d.table.stop(nobodyKeeps)
 		return err

@@ -46,10 +46,9 @@ const profileSocketPrefix = "profile-"
 const keptSocketPrefix = "kept-profile-"
 
 // listenAll returns the sockets that systemd handed over (sd_listen_fds(3)),
-// and then our own. An address that is there already is not opened again. An
-// inherited one that may not be served is an error. On an error everything
-// that was opened is closed.
-func listenAll(ctx context.Context, inherited []*listener, addresses []string, may func(network, address string) error) (ls []*listener, err error) {
+// and then our own. An address that is there already is not opened again. On an
+// error everything that was opened is closed.
+func listenAll(ctx context.Context, inherited []*listener, addresses []string) (ls []*listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range ls {
@@ -57,12 +56,7 @@ func listenAll(ctx context.Context, inherited []*listener, addresses []string, m
 			}
 		}
 	}()
-	for _, l := range inherited {
-		ls = append(ls, l)
-		if err := may(l.Addr().Network(), l.Addr().String()); err != nil {
-			return ls, fmt.Errorf("serve the socket %s that systemd handed over: %w", l.Addr(), err)
-		}
-	}
+	ls = slices.Clone(inherited)
 	for _, a := range addresses {
 		if slices.ContainsFunc(ls, func(l *listener) bool { return l.address() == a }) {
 			continue

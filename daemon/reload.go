@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -31,6 +32,8 @@ type reloader struct {
 	summary func() string      // the daemon's state in one line, for it
 	changed func(*profiles.Config)
 	ask     chan chan<- ReloadResult
+
+	inherited []*listener // from systemd, whatever the configuration says of them
 
 	mu       sync.Mutex
 	conf     *profiles.Config // in force
@@ -74,7 +77,7 @@ func (r *reloader) start(conf *profiles.Config, found profiles.Problems) {
 	defer r.mu.Unlock()
 	r.conf, r.loaded, r.static, r.watched = conf, time.Now(), conf.Daemon, conf.Files
 	r.problems = problems
-	for _, p := range problems {
+	for _, p := range slices.Concat(problems, r.unserved()) {
 		r.log.Error("configuration problem; what it concerns is not served", "problem", p)
 	}
 	r.table.metrics.reloadOK.Set(map[bool]float64{true: 1}[len(problems) == 0])
@@ -201,8 +204,20 @@ func (r *reloader) status() ConfigStatus {
 	defer r.mu.Unlock()
 	return ConfigStatus{
 		Files: append([]string{}, r.conf.Files...), Loaded: r.loaded.UTC().Truncate(time.Second),
-		Problems: append([]string{}, r.problems...), RestartNeeded: needed,
+		Problems: append(append([]string{}, r.problems...), r.unserved()...), RestartNeeded: needed,
 	}
+}
+
+// unserved tells of sockets from systemd where everybody is answered 401,
+// until a reload brings a token. A broken file may be the reason, and the other
+// sockets are good, so the daemon runs. Called with mu held.
+func (r *reloader) unserved() (problems []string) {
+	for _, l := range r.inherited {
+		if err := r.conf.CheckListen(l.Addr().Network(), l.Addr().String()); err != nil {
+			problems = append(problems, fmt.Sprintf("the socket %s, which systemd handed over, %v", l.Addr(), err))
+		}
+	}
+	return problems
 }
 
 // texts are problems as lines for people; never nil.

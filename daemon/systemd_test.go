@@ -1,11 +1,16 @@
 package daemon
 
 import (
+	"fmt"
 	"net"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kilntainers/kilntainers/backends/backendtest"
 )
 
 // manager is the service manager's end of sd_notify(3).
@@ -73,4 +78,60 @@ func TestNotify(t *testing.T) {
 	}
 	r.shutdown()
 	await(t, states, "STOPPING=1")
+}
+
+// A TCP socket from systemd that nobody may use yet does not keep the daemon
+// from serving the others. A token opens it without a restart.
+func TestInheritedWithoutToken(t *testing.T) {
+	r := prepare(t, backendtest.NewFake(), onePython)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.adjust = func(o *Options) { o.Inherited = []*os.File{f} }
+	r.launch()
+	if problems := r.status().Config.Problems; len(problems) != 1 || !strings.Contains(problems[0], "the socket "+l.Addr().String()+", which systemd handed over, would serve every user of this machine") {
+		t.Errorf("got the problems %q", problems)
+	}
+	r.wire("python", "").legacy().sh("true")
+	r.reload(onePython) // changes nothing
+	if problems := r.status().Config.Problems; len(problems) != 1 {
+		t.Errorf("after a reload: got the problems %q", problems)
+	}
+
+	get := func(token string) int {
+		req, _ := http.NewRequest(http.MethodGet, "http://"+l.Addr().String()+"/-/status", nil)
+		req.Header.Set("Authorization", "Bearer "+token)
+		if token == "" {
+			req.Header.Del("Authorization")
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode
+	}
+	if got := get(""); got != http.StatusUnauthorized {
+		t.Errorf("without a token: got %d", got)
+	}
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("0123456789abcdef0123456789abcdef"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.reload(onePython + fmt.Sprintf("[tokens.t]\nfile = %q\nprofiles = [\"*\"]\n", secret))
+	if problems := r.status().Config.Problems; len(problems) != 0 {
+		t.Errorf("with a token: got the problems %q", problems)
+	}
+	if got := get("0123456789abcdef0123456789abcdef"); got != http.StatusOK {
+		t.Errorf("with a token: got %d", got)
+	}
+	if got := get(""); got != http.StatusUnauthorized {
+		t.Errorf("without a token: got %d", got)
+	}
 }

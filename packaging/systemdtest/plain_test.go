@@ -144,6 +144,13 @@ func TestSystemUnits(t *testing.T) {
 		}
 	})
 
+	m.step("an HTTP socket that nobody may use", func(m *machine) {
+		m.write(config, strings.Replace(goodConfig, "allow_unauthenticated_loopback = true", "", 1))
+		m.run("systemctl restart kilntainers.service")
+		m.dial("alice", "--profile debian").call("true")
+		m.shows("; the configuration has a problem: the socket 127.0.0.1:8435, which systemd handed over, would serve every user of this machine")
+		m.write(config, goodConfig)
+	})
 	m.step("no memory that is written and then run", func(m *machine) {
 		m.override("memory", "MemoryDenyWriteExecute=yes")
 		if got := m.dial("alice", "--profile box").call("echo slowly"); got != "slowly" {
