@@ -54,8 +54,8 @@ type Options struct {
 	Inherited []*os.File
 	Notify    string
 
-	// Restarting tells, when the daemon stops, whether it is to be started
-	// again at once; nil asks systemd.
+	// Restarting tells, when the daemon stops, whether it is started again at
+	// once; nil asks systemd, which may not know.
 	Restarting func(context.Context) bool
 
 	// Ready is called once the daemon serves, with the addresses it listens
@@ -239,21 +239,30 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	for _, l := range listeners {
 		l.stopAccepting()
 	}
-	again := d.restarting(deadline)
-	keep := mayKeep(again)
-	if again && d.store.there() {
+	fate := d.fate(deadline)
+	handOver := d.store.there() && fate != stopped
+	if d.store.there() && fate == restarted {
 		sockets.keep(d.store) // before they stop, which closes them
 	}
 	sockets.stopAccepting()
 
 	grace, cancelGrace := context.WithTimeout(deadline, graceTimeout)
 	defer cancelGrace()
-	shims := d.parkShims(grace)
+	var shims []*lineConn
+	if handOver {
+		shims = d.parkShims(grace)
+	} else {
+		d.table.noShims.Store(true)
+	}
 	d.table.stopping()
 	d.conns.drain(grace)
 	calls := d.table.gate.close()
 	wait(grace, calls, graceTimeout)
-	sessions := d.sessionsToKeep(keep)
+	keep := mayKeep(fate)
+	var sessions []record
+	if handOver {
+		sessions = d.sessionsToKeep(keep)
+	}
 	sandboxes := make(chan struct{})
 	go func() {
 		defer close(sandboxes)
@@ -261,7 +270,9 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	}()
 	wait(deadline, sandboxes, stopTimeout)
 	wait(deadline, calls, time.Second) // what was killed answers
-	d.handOver(deadline, shims, sessions)
+	if handOver {
+		d.handOver(deadline, shims, sessions)
+	}
 	for _, ep := range d.table.all() {
 		ep.closeClients()
 	}

@@ -37,28 +37,29 @@ const (
 // nobodyKeeps is the answer when nothing may be left to the next daemon.
 func nobodyKeeps(*entry) bool { return false }
 
-// restarting tells whether the daemon is to be started again at once.
-func (d *Daemon) restarting(ctx context.Context) bool {
-	if d.opts.Restarting != nil {
-		return d.opts.Restarting(ctx)
+// fate tells what becomes of the daemon once it has stopped.
+func (d *Daemon) fate(ctx context.Context) fate {
+	switch {
+	case d.opts.Restarting == nil:
+		return askFate(ctx, d.log)
+	case d.opts.Restarting(ctx):
+		return restarted
 	}
-	return restarting(ctx)
+	return stopped
 }
 
-// mayKeep decides what a stop leaves to the next daemon. What systemd keeps
-// ends by itself when this is no restart; what is only written down would not.
-func mayKeep(again bool) func(*entry) bool {
-	return func(e *entry) bool { return e != nil && (e.mem != nil || again) }
+// mayKeep decides which sandboxes a stop leaves to the next daemon. Where
+// nobody knows what becomes of this one, that is what would end by itself
+// without a next one.
+func mayKeep(f fate) func(*entry) bool {
+	return func(e *entry) bool {
+		return e != nil && (f == restarted || f == unknownFate && e.mem != nil)
+	}
 }
 
 // parkShims makes the shims' connections read no more, and waits until what
-// they asked for before is answered. Without a place to keep them, what comes
-// now is answered with a refusal.
+// they asked for before is answered.
 func (d *Daemon) parkShims(ctx context.Context) []*lineConn {
-	if !d.store.there() {
-		d.table.noShims.Store(true)
-		return nil
-	}
 	var shims []*lineConn
 	for _, ep := range d.table.all() {
 		shims = append(shims, ep.connections()...)
@@ -98,9 +99,6 @@ func (l *lineConn) settle(ctx context.Context) bool {
 // sessionsToKeep are those of HTTP clients that have no sandbox, or one that
 // cannot be kept: what opened them, and why the next sandbox is a new one.
 func (d *Daemon) sessionsToKeep(keep func(*entry) bool) (records []record) {
-	if !d.store.there() {
-		return nil
-	}
 	for _, ep := range d.table.all() {
 		openings := ep.http.openings()
 		for _, s := range ep.list() {

@@ -251,26 +251,25 @@ func writeFile(name string, v any) error {
 	return os.Rename(tmp, name)
 }
 
-// restarting asks systemd whether it stops this service in order to start it
-// again. Only then are sandboxes worth keeping that nothing else would end.
-func restarting(ctx context.Context) bool {
+// A fate is what becomes of the service once it has stopped.
+type fate string
+
+const (
+	unknownFate fate = "unknown" // nobody is there to ask
+	restarted   fate = "restart" // it is started again at once
+	stopped     fate = "stop"
+)
+
+// askFate asks systemd why it stops this service.
+func askFate(ctx context.Context, log *slog.Logger) fate {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return unknownFate
+	}
 	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil || os.Getenv("NOTIFY_SOCKET") == "" {
-		return false
-	}
-	unit := ""
-	for line := range strings.Lines(string(text)) { // of v2, or of systemd's own hierarchy
-		if _, dir, ok := strings.Cut(line, "::"); ok || strings.Contains(line, "name=systemd:") {
-			if !ok {
-				_, dir, _ = strings.Cut(line, "name=systemd:")
-			}
-			if name := path.Base(strings.TrimSpace(dir)); strings.HasSuffix(name, ".service") {
-				unit = name
-			}
-		}
-	}
-	if unit == "" {
-		return false
+	unit := unitOf(string(text))
+	if err != nil || unit == "" {
+		log.Debug("the name of this service is not known", "error", err)
+		return unknownFate
 	}
 	args := []string{"list-jobs", "--no-legend", "--no-pager", "--plain", unit}
 	if os.Getuid() != 0 && strings.Contains(string(text), "/user@") {
@@ -278,16 +277,37 @@ func restarting(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "systemctl", args...).Output()
+	out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
+	log.Debug("asked systemd for its jobs", "unit", unit, "answer", strings.TrimSpace(string(out)), "error", err)
 	if err != nil {
-		return false
+		return unknownFate
 	}
 	for line := range strings.Lines(string(out)) { // JOB UNIT TYPE STATE
-		if f := strings.Fields(line); len(f) == 4 && f[1] == unit && (f[2] == "restart" || f[2] == "start") {
-			return true
+		f := strings.Fields(line)
+		switch {
+		case len(f) != 4 || f[1] != unit:
+		case f[2] == "restart" || f[2] == "start":
+			return restarted
+		case f[2] == "stop":
+			return stopped
 		}
 	}
-	return false
+	return unknownFate
+}
+
+// unitOf finds the service in /proc/self/cgroup (cgroups(7)): in version 2's
+// line, or in that of systemd's own hierarchy.
+func unitOf(cgroup string) (unit string) {
+	for line := range strings.Lines(cgroup) {
+		for _, hierarchy := range []string{"::", ":name=systemd:"} {
+			if _, dir, ok := strings.Cut(line, hierarchy); ok {
+				if name := path.Base(strings.TrimSpace(dir)); strings.HasSuffix(name, ".service") {
+					unit = name
+				}
+			}
+		}
+	}
+	return unit
 }
 
 // ticketOf is the ticket of a record.

@@ -93,8 +93,12 @@ func listenOn(ctx context.Context, address string) (*listener, error) {
 // socket file that nobody answers on is what a killed daemon left; it is
 // replaced.
 func listenUnix(ctx context.Context, path string) (*listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		// The socket says who may use it, so its directory is open, whatever the umask.
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
+			return nil, err
+		}
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", path)

@@ -101,6 +101,22 @@ func TestSystemUnits(t *testing.T) {
 		m.state("kilntainers.socket", "active")
 		m.dial("alice", "--profile debian").call("true")
 	})
+	m.step("a profile's own socket", func(m *machine) {
+		// The daemon asks systemd whether it is to be started again: only then
+		// does the socket stay.
+		const socket = "/run/kilntainers/profiles/box.sock"
+		m.write(config, strings.Replace(goodConfig, "[daemon]\n", "[daemon]\nprofile_sockets = true\n", 1))
+		m.run("systemctl restart kilntainers.service")
+		inode := m.run("stat -c %i " + socket)
+		m.run("systemctl restart kilntainers.service")
+		if got := m.run("stat -c %i " + socket); got != inode {
+			m.Errorf("after a restart it is another socket: %s, was %s", got, inode)
+		}
+		m.dial("alice", "--socket "+socket+" --profile box").call("true")
+		m.run("systemctl stop kilntainers.service; [ ! -e " + socket + " ]")
+		m.write(config, goodConfig)
+		m.dial("alice", "--profile box").call("true")
+	})
 	m.step("crashes in quick succession", func(m *machine) {
 		for range 7 {
 			m.kill()
