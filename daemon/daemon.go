@@ -248,9 +248,8 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 
 	grace, cancelGrace := context.WithTimeout(deadline, graceTimeout)
 	defer cancelGrace()
-	var shims []*lineConn
 	if handOver {
-		shims = d.parkShims(grace)
+		d.parkShims(grace)
 	} else {
 		d.table.noShims.Store(true)
 	}
@@ -271,7 +270,7 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	wait(deadline, sandboxes, stopTimeout)
 	wait(deadline, calls, time.Second) // what was killed answers
 	if handOver {
-		d.handOver(deadline, shims, sessions)
+		d.handOver(deadline, sessions)
 	}
 	for _, ep := range d.table.all() {
 		ep.closeClients()

@@ -59,18 +59,22 @@ func mayKeep(f fate) func(*entry) bool {
 
 // parkShims makes the shims' connections read no more, and waits until what
 // they asked for before is answered.
-func (d *Daemon) parkShims(ctx context.Context) []*lineConn {
-	var shims []*lineConn
-	for _, ep := range d.table.all() {
-		shims = append(shims, ep.connections()...)
-	}
-	for _, l := range shims {
+func (d *Daemon) parkShims(ctx context.Context) {
+	d.table.parking.Store(true)
+	for _, l := range d.shims() {
 		l.stopReading()
 	}
-	for _, l := range shims {
+	for _, l := range d.shims() {
 		l.settle(ctx)
 	}
-	return shims
+}
+
+// shims are the connections of all shims.
+func (d *Daemon) shims() (all []*lineConn) {
+	for _, ep := range d.table.all() {
+		all = append(all, ep.connections()...)
+	}
+	return all
 }
 
 // settle waits until nothing is read and everything is answered. It reports
@@ -130,8 +134,8 @@ func (d *Daemon) sessionsToKeep(keep func(*entry) bool) (records []record) {
 }
 
 // handOver gives the shims' connections and the sessions to systemd.
-func (d *Daemon) handOver(ctx context.Context, shims []*lineConn, sessions []record) {
-	for _, l := range shims {
+func (d *Daemon) handOver(ctx context.Context, sessions []record) {
+	for _, l := range d.shims() {
 		if !l.settle(ctx) {
 			continue
 		}

@@ -130,6 +130,9 @@ func (ep *endpoint) serveLines(l *lineConn) {
 	ep.mu.Lock()
 	ep.shims[l] = ss
 	ep.mu.Unlock()
+	if ep.table.parking.Load() { // it came while the others were being parked
+		l.stopReading()
+	}
 	_ = ss.Wait()
 	ep.mu.Lock()
 	delete(ep.shims, l)

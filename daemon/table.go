@@ -36,6 +36,7 @@ type table struct {
 	alive    context.Context // ends when the daemon begins to stop
 	stopping context.CancelFunc
 	noShims  atomic.Bool // calls over the shim are refused
+	parking  atomic.Bool // the shims' connections are to read no more
 
 	mu        sync.Mutex
 	conf      *profiles.Config
