@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"os"
 	"strings"
 	"sync"
@@ -244,9 +246,57 @@ func tryOut(t *testing.T, s backends.Sandbox) {
 	}
 }
 
+// tryAdopt leaves a sandbox and takes it over again, which is the only way that
+// a daemon's death can be tried at a service.
+func tryAdopt(t *testing.T, b *Backend, s backends.Sandbox) backends.Sandbox {
+	ends, runs := fmt.Sprint(4_000_000+mathrand.N(1_000_000)), fmt.Sprint(5_000_000+mathrand.N(1_000_000))
+	count := func(s backends.Sandbox, word string) string {
+		return strings.TrimSpace(run(t.Context(), s, backends.Exec{Command: `grep -lsa '[` + word[:1] + `]` + word[1:] + `' /proc/[0-9]*/cmdline | wc -l`}).out)
+	}
+	if r := run(t.Context(), s, backends.Exec{Command: "echo kept > /tmp/kept; setsid sleep " + ends + " & sleep " + ends + " &"}); r.failure != nil {
+		t.Fatalf("got %+v", r)
+	}
+	over := make(chan result, 1)
+	go func() {
+		over <- run(t.Context(), s, backends.Exec{Command: "setsid sleep " + runs + " & sleep " + runs})
+	}()
+	for until := time.Now().Add(time.Minute); count(s, runs) == "0"; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("the command does not begin")
+		}
+	}
+	ticket, err := s.Ticket()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Leave()
+	if r := await(t, "the command", over); !errors.Is(r.failure, backends.ErrGone) {
+		t.Errorf("the command that ran: got %+v", r)
+	}
+	next, err := b.Adopt(t.Context(), ticket)
+	if err != nil {
+		t.Fatalf("adopt: %v", err)
+	}
+	if r := run(t.Context(), next, backends.Exec{Command: "cat /tmp/kept"}); r.out != "kept\n" {
+		t.Errorf("the file: got %+v", r)
+	}
+	if n := count(next, ends); n != "2" {
+		t.Errorf("%s of 2 background processes live", n)
+	}
+	if n := count(next, runs); n != "0" {
+		t.Errorf("%s processes live of the command that ran", n)
+	}
+	return next
+}
+
 func TestTryOut(t *testing.T) {
 	w := start(t, nil)
-	tryOut(t, w.create())
+	s := w.create()
+	tryOut(t, s)
+	next := tryAdopt(t, w.backend, s)
+	if err := next.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestTryOutHTTP2: at E2B all streams of all sandboxes are in few connections.
@@ -300,7 +350,12 @@ func TestRealEnvd(t *testing.T) {
 	s := e2btest.New(t)
 	s.SetEnvd(url)
 	w := with(t, s, func(_ *backends.Spec, o *Options) { o.SandboxURL = url })
-	tryOut(t, w.create())
+	sb := w.create()
+	tryOut(t, sb)
+	next := tryAdopt(t, w.backend, sb)
+	if err := next.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestLive uses a real account. It makes one sandbox, of two minutes at most.
@@ -331,4 +386,5 @@ func TestLive(t *testing.T) {
 		}
 	}()
 	tryOut(t, sb)
+	sb = tryAdopt(t, b, sb)
 }

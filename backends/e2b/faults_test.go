@@ -19,6 +19,22 @@ import (
 	"github.com/kilntainers/kilntainers/backends/e2b/e2btest"
 )
 
+// What goes wrong in a cloud, and where it is tried:
+//
+//	a bad key                             TestCreateRefused, TestCheck, TestKeyRotated, TestTokenRotated
+//	no network                            TestNoNetwork, TestControlPlaneDown, TestStopsAnswering
+//	401, 403, 404, 409, 429, 500 to 504   TestCreateRefused, TestNoTemplate, TestNoControlPlane, TestStartRefused, TestStartThrottled
+//	a creation of which nobody knows      TestCreateRefused, TestCreateGivenUp, TestImpossibleSandbox
+//	creations that are throttled          TestCreateRefused, TestPace
+//	first creations at once               TestFirstCreatesAtOnce
+//	a stream that breaks off in a frame   TestStreamCut, TestStream
+//	a sandbox that expires, idle or busy  TestExpired, TestRenewed, TestEndedFromOutside
+//	a daemon that is killed, and restarts TestDaemonKilled, TestCannotAdopt, TestAdoptedLife, TestLeaveAtStart
+//	two daemons with one account          TestTwoDaemons, TestSweep
+//	no HOME                               TestNoHome
+//	a template that does not exist        TestNoTemplate
+//	what must not be said                 TestSecrets, and TestCredentialsAreNotTold in cmd/kilntainersd
+
 // What a control plane may answer to a creation: what is tried again, what is
 // not, and what the operator is told. In no case anything is left.
 func TestCreateRefused(t *testing.T) {
@@ -137,6 +153,46 @@ func TestOlderControlPlane(t *testing.T) {
 			t.Errorf("sandbox %s takes commands from anyone", s.ID)
 		}
 	}
+}
+
+// First sandboxes of several sessions at once, before anybody knows which calls
+// the service has.
+func TestFirstCreatesAtOnce(t *testing.T) {
+	for name, old := range map[string]bool{"new": false, "old": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := start(t, nil)
+			w.service.SetOld(old)
+			var all sync.WaitGroup
+			for range 8 {
+				all.Go(func() {
+					s, err := w.backend.Create(t.Context())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if r := run(t.Context(), s, backends.Exec{Command: "echo fine"}); r.out != "fine\n" {
+						t.Errorf("got %+v", r)
+					}
+					if err := s.Close(context.Background()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if left := w.service.Leftovers(owner.Instance); len(left) > 0 {
+				t.Errorf("left behind: %q", left)
+			}
+		})
+	}
+}
+
+// A control plane that is none of E2B's.
+func TestNoControlPlane(t *testing.T) {
+	w := start(t, nil)
+	w.service.Fault(e2btest.Fault{On: "POST /*", Status: 404, Body: "no such page"})
+	w.service.Fault(e2btest.Fault{On: "POST /v2/*", Status: 404, Body: "no such page"})
+	w.cannotCreate("does not make sandboxes", "api_url", "404")
 }
 
 // What the service is asked for.

@@ -107,6 +107,27 @@ func await(t *testing.T, what string, cond func() bool) {
 
 func unavailable() error { return status.Error(codes.Unavailable, "the server is being restarted") }
 
+// What goes wrong in a cloud, and where it is tried. A gRPC code stands for the
+// status of HTTP: UNAUTHENTICATED for 401, NOT_FOUND for 404, FAILED_PRECONDITION
+// and ALREADY_EXISTS for 409, RESOURCE_EXHAUSTED for 429, INTERNAL for 500,
+// UNAVAILABLE for 502 and 503.
+//
+//	a bad token                           TestNoWay, TestCreateRefused, TestTokenRotated, TestWorkerTokenRotated
+//	no network                            TestNoWay
+//	401 to 503                            TestCreateRefused
+//	429 that says when                    TestCreateThrottled
+//	a creation of which nobody knows      TestCreateAnswerLost, TestCreateGivenUp, TestCreateNotReady
+//	creations that are throttled          TestCreateThrottled, TestCreatePaced
+//	first creations at once of one image  TestFirstCreatesAtOnce
+//	a stream that breaks off in a frame   TestStreamsCut
+//	a sandbox that expires, idle or busy  TestGone, TestRenewed
+//	a daemon that is killed, and restarts TestDaemonKilled, TestCannotAdopt, TestAdoptedLife, TestLeaveWhileBusy
+//	two daemons with one account          TestTwoDaemons
+//	no HOME                               TestNoHome, TestOwnFile
+//	an image that does not exist          TestImageMissing
+//	a GPU that is not to be had           TestNoGPU
+//	what must not be said                 TestNoCredentialSaid, and TestCredentialsAreNotTold in cmd/kilntainersd
+
 // Whatever Modal answers to a creation: the error names it in words, nothing is
 // left, and the next creation works.
 func TestCreateRefused(t *testing.T) {
@@ -124,6 +145,7 @@ func TestCreateRefused(t *testing.T) {
 		{"invalid", []error{status.Error(codes.InvalidArgument, "region moon is unknown")}, "region moon is unknown"},
 		{"exhausted", []error{status.Error(codes.ResourceExhausted, "100 sandboxes at most")}, "no more for this account now (100 sandboxes at most)"},
 		{"conflict", []error{status.Error(codes.FailedPrecondition, "the app is stopped")}, "the app is stopped"},
+		{"there already", []error{status.Error(codes.AlreadyExists, "a sandbox of that name")}, "a sandbox of that name"},
 		{"internal, for good", slices.Repeat([]error{status.Error(codes.Internal, "oops")}, 4), "oops"},
 		{"unavailable, for good", slices.Repeat([]error{unavailable()}, 4), "Modal cannot be reached (the server is being restarted)"},
 		{"internal, once", []error{status.Error(codes.Internal, "oops")}, ""},
@@ -406,8 +428,12 @@ func TestNoWay(t *testing.T) {
 		}
 	}
 	t.Setenv("MODAL_SERVER_URL", "http://127.0.0.1:1")
-	if err := use(t, optionsFor(m)).Check(t.Context()); err == nil || !strings.Contains(err.Error(), "Modal cannot be reached") {
+	b := use(t, optionsFor(m))
+	if err := b.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "Modal cannot be reached") {
 		t.Errorf("no network: got %v", err)
+	}
+	if _, err := b.Create(t.Context()); err == nil || !strings.Contains(err.Error(), "Modal cannot be reached") {
+		t.Errorf("Create without a network: got %v", err)
 	}
 }
 

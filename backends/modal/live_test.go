@@ -88,6 +88,24 @@ func TestLive(t *testing.T) {
 	if err != nil || out != "" {
 		t.Errorf("it left %q; %v", out, err)
 	}
+
+	// From one daemon to the next.
+	go s.Exec(ctx, backends.Exec{Command: "setsid sleep 4713 & sleep 4713"})
+	if _, _, _, err := run(ctx, backends.Exec{Command: "sleep 4712 & setsid sleep 4712 & until grep -qs '471[3]' /proc/[0-9]*/cmdline; do sleep 0.1; done"}); err != nil {
+		t.Error(err)
+	}
+	ticket, err := s.Ticket()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Leave()
+	if s, err = b.Adopt(ctx, ticket); err != nil {
+		t.Fatalf("adopt: %v", err)
+	}
+	out, _, _, err = run(ctx, backends.Exec{Command: "grep -l '471[2]' /proc/[0-9]*/cmdline | wc -l; grep -l '471[3]' /proc/[0-9]*/cmdline | wc -l"})
+	if err != nil || out != "2\n0\n" {
+		t.Errorf("what had ended and what ran left %q; %v", out, err)
+	}
 	if err := s.Close(ctx); err != nil {
 		t.Error(err)
 	}
