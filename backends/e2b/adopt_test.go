@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv("KILNTAINERS_TEST_DAEMON"); url != "" {
 		os.Exit(doomed(url, os.Getenv("KILNTAINERS_TEST_WORDS")))
 	}
+	adoptPatience = 2 * time.Second
 	os.Exit(m.Run())
 }
 
@@ -220,6 +221,16 @@ func TestCannotAdopt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A service that cannot be reached yet, for longer than a call tries.
+func TestAdoptEarly(t *testing.T) {
+	t.Parallel()
+	s := e2btest.New(t)
+	ticket := left(t, s, nil)
+	s.Fault(e2btest.Fault{On: "GET /sandboxes/*", Status: 503, Times: maxTries + 1})
+	w := with(t, s, nil)
+	w.sh(w.adopt(ticket), "true")
 }
 
 // A sandbox that was adopted is renewed like any other, at once, and its end

@@ -77,6 +77,11 @@ func (s *sandbox) Leave() {
 	}
 }
 
+// adoptPatience is how long Adopt goes on when the service cannot be reached: the
+// network may come up just now, as this daemon does, and to give up is to lose
+// the sandbox. It is shorter in tests.
+var adoptPatience = 15 * time.Second
+
 // markWord is the look of what marks begin with. It goes into a pattern.
 var markWord = regexp.MustCompile(`^[A-Z2-7]+$`)
 
@@ -89,6 +94,9 @@ func (b *Backend) Adopt(ctx context.Context, t backends.Ticket) (backends.Sandbo
 		return nil, fmt.Errorf("adopt: %q is not the name of a sandbox", oneLine(t.ID))
 	}
 	s, err := b.takeOver(ctx, t)
+	for until := time.Now().Add(adoptPatience); again(err) && time.Now().Before(until) && sleep(ctx, time.Second) == nil; {
+		s, err = b.takeOver(ctx, t)
+	}
 	if err == nil && ctx.Err() != nil {
 		s.end(backends.ErrClosed)
 		err = context.Cause(ctx)

@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 	if words := os.Getenv("KILNTAINERS_TEST_DAEMON"); words != "" {
 		os.Exit(doomed(words))
 	}
+	adoptPatience = 2 * time.Second
 	os.Exit(m.Run())
 }
 
@@ -194,7 +195,7 @@ func TestCannotAdopt(t *testing.T) {
 		}, false,
 			"refuses the token", 1},
 		"no Modal": {func(_ *testing.T, m *modaltest.Server, _ *Backend, _ *backends.Ticket) {
-			for range 20 {
+			for range 200 {
 				m.Fail("SandboxTagsGetV2", unavailable())
 			}
 		}, false, "cannot be reached", 1},
@@ -237,6 +238,17 @@ func TestCannotAdopt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A Modal that cannot be reached yet, for longer than the SDK tries.
+func TestAdoptEarly(t *testing.T) {
+	m := start(t)
+	ticket := left(t, m)
+	b := use(t, optionsFor(m))
+	for range 5 {
+		m.Fail("SandboxTagsGetV2", unavailable())
+	}
+	sh(t, adopt(t, b, ticket), "true")
 }
 
 // A sandbox that was adopted is kept from idling to death, and is over when its

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	sdk "github.com/modal-labs/modal-client/go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
@@ -66,19 +68,23 @@ func (s *sandbox) Leave() {
 	s.mu.Unlock()
 
 	started := make(chan struct{})
-	s.backend.beside.Go(func() {
-		s.starting.Wait()
-		close(started)
-		s.stop()
-		s.beside.Wait()
-		s.detach()
-	})
+	go func() { s.starting.Wait(); close(started) }() // they end by themselves
 	select {
 	case <-started:
 	case <-time.After(leaveTimeout):
 		s.log.Warn("a command may start after its sandbox was left, and so not be ended")
 	}
+	s.backend.beside.Go(func() {
+		s.stop()
+		s.beside.Wait()
+		s.detach()
+	})
 }
+
+// adoptPatience is how long Adopt goes on when Modal cannot be reached: the
+// network may come up just now, as this daemon does, and to give up is to lose
+// the sandbox. It is shorter in tests.
+var adoptPatience = 15 * time.Second
 
 // markWord is the look of what marks begin with. It goes into a pattern.
 var markWord = regexp.MustCompile(`^[A-Z2-7]+$`)
@@ -91,7 +97,11 @@ func (b *Backend) Adopt(ctx context.Context, t backends.Ticket) (backends.Sandbo
 	if t.ID == "" {
 		return nil, errors.New("adopt: the ticket is for no sandbox")
 	}
-	s, err := retry(b, func(c *client) (*sandbox, error) { return b.takeOver(ctx, c, t) })
+	take := func(c *client) (*sandbox, error) { return b.takeOver(ctx, c, t) }
+	s, err := retry(b, take)
+	for until := time.Now().Add(adoptPatience); status.Code(err) == codes.Unavailable && time.Now().Before(until) && ctx.Err() == nil; {
+		s, err = retry(b, take) // the SDK has waited in between
+	}
 	if err == nil && ctx.Err() != nil {
 		s.Leave() // so that it is ended but once, below
 		err = context.Cause(ctx)
