@@ -70,11 +70,11 @@ const bashTemplate = `# bash completion of PROGRAM. Made by packaging/gen.
 
 FUNCTION() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local words= command= args= rest= flag= socket= i
+	local words='' command='' args='' rest='' flag='' socket='' i
 	local commands='COMMANDS' flags='FLAGS'
 	# --flag=value is three words here.
 	if [[ $cur == = ]]; then
-		cur=
+		cur=''
 	elif [[ $prev == = && $COMP_CWORD -gt 2 ]]; then
 		prev=${COMP_WORDS[COMP_CWORD - 2]}
 	fi
@@ -95,7 +95,7 @@ FUNCTION() {
 	done
 	case $command in
 	OFCOMMAND
-	help) flags= words=$commands ;;
+	help) flags='' words=$commands ;;
 	esac
 
 	COMPREPLY=()
