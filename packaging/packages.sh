@@ -18,7 +18,8 @@ cd "$(dirname "$0")/.."
 version=$(packaging/version.sh "$DESCRIBED")
 mkdir -p dist/tools "${DIST:=dist}"
 DIST=$(realpath "$DIST")
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+# A tarball has no commits, but files that are as old as theirs.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date -r CHANGELOG.md +%s)}
 export SOURCE_DATE_EPOCH DIST
 umask 022
 
