@@ -260,7 +260,7 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	keep := mayKeep(fate)
 	var sessions []record
 	if handOver {
-		sessions = d.sessionsToKeep(keep)
+		sessions = d.sessionsToKeep()
 	}
 	sandboxes := make(chan struct{})
 	go func() {

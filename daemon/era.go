@@ -99,6 +99,9 @@ func (s *sessionIDs) get() string {
 // restore opens a session again that an earlier daemon had, by repeating what
 // the client said to open it. It must not be called while requests are served.
 func (f *front) restore(id, owner string, opening json.RawMessage) {
+	if f.known(id) {
+		return
+	}
 	from := &caller{principal: &principal{id: owner, uid: -1}}
 	f.ids.next.Store(&id)
 	defer f.ids.next.Store(nil)
@@ -120,6 +123,12 @@ func (f *front) restore(id, owner string, opening json.RawMessage) {
 		say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`, true)
 		f.add(id, owner, opening)
 	}
+}
+
+func (f *front) known(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sessions[id] != nil
 }
 
 // nobody is the client of a request that we make ourselves.

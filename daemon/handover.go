@@ -3,6 +3,7 @@ package daemon
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,9 +101,9 @@ func (l *lineConn) settle(ctx context.Context) bool {
 	}
 }
 
-// sessionsToKeep are those of HTTP clients that have no sandbox, or one that
-// cannot be kept: what opened them, and why the next sandbox is a new one.
-func (d *Daemon) sessionsToKeep(keep func(*entry) bool) (records []record) {
+// sessionsToKeep are those of HTTP clients: what opened them, and what to tell
+// them if the next daemon has no sandbox for them.
+func (d *Daemon) sessionsToKeep() (records []record) {
 	for _, ep := range d.table.all() {
 		openings := ep.http.openings()
 		for _, s := range ep.list() {
@@ -114,11 +115,7 @@ func (d *Daemon) sessionsToKeep(keep func(*entry) bool) (records []record) {
 			b := s.box
 			r.Lost = s.lost
 			s.mu.Unlock()
-			switch {
-			case b != nil && keep(b.kept): // its own record has it all
-				delete(openings, s.key.value)
-				continue
-			case b != nil:
+			if b != nil {
 				r.Lost = restartedReason
 			}
 			if r.Lost != "" {
@@ -162,7 +159,7 @@ func (d *Daemon) handOverShim(l *lineConn) error {
 	defer file.Close()
 	r := l.session.record()
 	l.session.mu.Lock()
-	if r.Lost = l.session.lost; r.Lost == stoppingReason {
+	if r.Lost = l.session.lost; r.Lost == stoppingReason || r.Lost == leftForNext {
 		r.Lost = restartedReason
 	}
 	l.session.mu.Unlock()
@@ -200,6 +197,8 @@ func toBeAdopted(old []legacy, conf *profiles.Config) (ids []string) {
 // restore brings back what an earlier daemon kept, before anything is served.
 // It returns what serves the connections.
 func (d *Daemon) restore(old []legacy) (shims []func()) {
+	// Sandboxes first: what is told of a session depends on whether it has one.
+	slices.SortStableFunc(old, func(a, b legacy) int { return cmp.Compare(b.sandboxes(), a.sandboxes()) })
 	for _, l := range old {
 		for _, r := range l.records {
 			ep := d.table.lookup(r.Profile)
@@ -210,23 +209,25 @@ func (d *Daemon) restore(old []legacy) (shims []func()) {
 			if r.Opening != nil {
 				ep.http.restore(r.Key, r.Principal, r.Opening)
 			}
-			if r.Kind == byMCP && r.Sandbox == nil && r.Lost == "" && r.Shim == nil {
+			if r.Sandbox == nil && r.Shim == nil && r.Lost == "" {
 				continue
 			}
 			s := ep.session(sessionKey{r.Principal, r.Kind, r.Key})
-			switch {
-			case r.Sandbox != nil:
+			if r.Sandbox != nil {
 				s.restore(l, r)
 				l.entry, l.channel = nil, nil // the session's now
-			case r.Shim != nil:
+				continue
+			}
+			s.mu.Lock()
+			if s.making == nil && s.box == nil {
+				s.lost = r.Lost
+			}
+			s.mu.Unlock()
+			if r.Shim != nil {
 				if serve := d.takeOver(ep, s, l, r); serve != nil {
 					shims = append(shims, serve)
 				}
 				l.channel = nil
-			case r.Lost != "":
-				s.mu.Lock()
-				s.lost = r.Lost
-				s.mu.Unlock()
 			}
 		}
 		if l.entry != nil {
@@ -234,6 +235,16 @@ func (d *Daemon) restore(old []legacy) (shims []func()) {
 		}
 	}
 	return shims
+}
+
+// sandboxes counts those of an entry.
+func (l legacy) sandboxes() (n int) {
+	for _, r := range l.records {
+		if r.Sandbox != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // takeOver goes on with a shim's connection. The client does not notice: what
@@ -270,11 +281,6 @@ func (d *Daemon) takeOver(ep *endpoint, s *session, l legacy, r record) func() {
 	ep.mu.Lock()
 	s.connected = true
 	ep.mu.Unlock()
-	s.mu.Lock()
-	if r.Lost != "" {
-		s.lost = r.Lost
-	}
-	s.mu.Unlock()
 	return func() { ep.serveLines(c) }
 }
 

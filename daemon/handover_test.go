@@ -327,6 +327,22 @@ func TestRestartKeepsProfileSockets(t *testing.T) {
 	m.launch()
 }
 
+// If systemd has kept the clients and not their sandboxes, they are told.
+func TestRestartWithoutTheSandboxes(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	shim, session := m.wire("p", "").legacy(), m.http("p").initialize()
+	shim.sh("echo x > f")
+	session.exec(false, map[string]any{"command": "echo x > f"})
+	m.shutdown()
+	m.manager.Forget("sandbox-")
+	m.launch()
+	for who, a := range map[string]answer{"shim": shim.sh("cat f"), "session": session.exec(false, map[string]any{"command": "cat f"})} {
+		if a.ExitCode == 0 || !strings.Contains(a.Notice, "the sandbox daemon was restarted") {
+			t.Errorf("%s: %+v", who, a)
+		}
+	}
+}
+
 // Nonsense in the fd store is thrown away.
 func TestRestartWithNonsense(t *testing.T) {
 	m := manage(t, held(), oneProfile)

@@ -51,7 +51,7 @@ type record struct {
 	Principal string          `json:"principal"`
 	Kind      keyKind         `json:"kind"`
 	Key       string          `json:"key"`
-	Lost      string          `json:"lost,omitempty"` // why there is no sandbox
+	Lost      string          `json:"lost,omitempty"` // what to tell if there is no sandbox
 	Opening   json.RawMessage `json:"opening,omitempty"`
 	Sandbox   *sandboxRecord  `json:"sandbox,omitempty"`
 	Shim      *shimRecord     `json:"shim,omitempty"`

@@ -384,9 +384,7 @@ func (s *session) forgetLocked(b *box, reason string) {
 		return
 	}
 	s.box = nil
-	if b.reason != leftForNext {
-		s.lost = b.reason
-	}
+	s.lost = b.reason
 	switch s.key.kind {
 	case byHandle: // nothing else leads back here
 		s.ended = true
