@@ -19,7 +19,7 @@ import (
 )
 
 // The stories in testdata/script run the real program against a daemon that
-// they script themselves: what /-/status, /-/check and /-/reload answer are
+// they script themselves: what /-/status, /-/check, /-/reload and /-/cleanup answer are
 // files of the story.
 //
 //	-- reload.http --
@@ -99,6 +99,7 @@ func fakeDaemon(dir string) http.Handler {
 	mux.Handle("GET /-/status", file("status.http"))
 	mux.Handle("POST /-/check", file("check.http"))
 	mux.Handle("POST /-/reload", file("reload.http"))
+	mux.Handle("POST /-/cleanup", file("cleanup.http"))
 	mux.HandleFunc("GET /stdio/{profile}", func(w http.ResponseWriter, r *http.Request) {
 		profile := r.PathValue("profile")
 		if profile == "nope" {
