@@ -221,7 +221,7 @@ func cleanup(ctx context.Context, c *cli, dryRun bool) error {
 	for _, l := range res.Leftovers {
 		result := "removed"
 		switch {
-		case dryRun:
+		case res.DryRun:
 			result = "left behind"
 		case !l.Removed:
 			result, stays = "NOT REMOVED", true
