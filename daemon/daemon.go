@@ -175,7 +175,9 @@ func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners, ke
 	g.Go(func() error { return d.reloadOnSignal(gctx) })
 	g.Go(func() error { return d.sweepNowAndThen(gctx) })
 	if len(listeners) > 0 {
-		g.Go(func() error { return d.watchdog(gctx, listeners[0]) })
+		// A Unix socket is there even where the network is not (PrivateNetwork=yes).
+		own := slices.IndexFunc(listeners, func(l *listener) bool { return l.Addr().Network() == "unix" })
+		g.Go(func() error { return d.watchdog(gctx, listeners[max(own, 0)]) })
 	}
 	if after := conf.Daemon.ExitWhenIdle; after > 0 && slices.ContainsFunc(listeners, func(l *listener) bool { return !l.own }) {
 		g.Go(func() error { return d.exitWhenIdle(gctx, after) })

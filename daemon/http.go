@@ -106,6 +106,7 @@ func (d *Daemon) profile(next func(http.ResponseWriter, *http.Request, *endpoint
 			refuseHTTP(w, http.StatusForbidden, fmt.Sprintf("%s may not use profile %q; ask the operator to add you to its allow list. %s", from.display(), name, d.offer(r, from)))
 			return
 		}
+		defer d.conns.used()
 		next(w, r, ep, from)
 	})
 }

@@ -18,7 +18,7 @@ var errIdle = errors.New("nobody is connected")
 type conns struct {
 	mu   sync.Mutex
 	open map[net.Conn]bool // whether it waits for its next request
-	last time.Time         // when the last one closed
+	last time.Time         // when a profile was last asked for something
 }
 
 // track is http.Server.ConnState.
@@ -30,11 +30,19 @@ func (c *conns) track(conn net.Conn, state http.ConnState) {
 		c.open[conn] = state == http.StateIdle
 	case http.StateClosed, http.StateHijacked: // shims are counted by their endpoint
 		delete(c.open, conn)
-		c.last = time.Now()
 	}
 }
 
-// quiet returns for how long there has been no connection.
+// used notes that a client was served. Who only looks at the daemon is no
+// client, least of all the watchdog.
+func (c *conns) used() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = time.Now()
+}
+
+// quiet returns for how long there has been no client: 0 while there is a
+// connection, whoever's it is.
 func (c *conns) quiet() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,7 +90,7 @@ func (c *conns) drain(ctx context.Context) {
 	}
 }
 
-// exitWhenIdle returns errIdle once there has been no connection, session or
+// exitWhenIdle returns errIdle once there has been no request, session or
 // sandbox for a while. A connection that comes just then waits in the socket
 // for the next daemon.
 func (d *Daemon) exitWhenIdle(ctx context.Context, after time.Duration) error {

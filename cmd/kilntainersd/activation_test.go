@@ -54,7 +54,7 @@ func (a *activator) start() *exec.Cmd {
 	}
 	defer f.Close()
 	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ exec "$0" --config "$1"`, a.program, a.config)
-	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=main")
+	cmd.Env = append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=main", "WATCHDOG_USEC=900000")
 	cmd.ExtraFiles = []*os.File{f}
 	if err := cmd.Start(); err != nil {
 		a.Fatal(err)
@@ -87,7 +87,8 @@ func (a *activator) initialize() net.Conn {
 }
 
 // A daemon that systemd started serves the socket it was given, leaves when
-// nobody is connected, and leaves the socket to its successor.
+// nobody is connected but its own watchdog, and leaves the socket to its
+// successor.
 func TestActivation(t *testing.T) {
 	a := newActivator(t, "exit_when_idle = 1")
 	for range 2 {
