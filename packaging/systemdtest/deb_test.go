@@ -66,9 +66,7 @@ func TestPackage(t *testing.T) {
 		c := m.dial("alice", "--profile mine")
 		c.call("true")
 		m.run("dpkg --remove kilntainers")
-		if got := m.sandboxes(); len(got) != 0 {
-			m.Errorf("left: %q", got)
-		}
+		m.noSandbox()
 		if got := m.run("find /proc -maxdepth 1 -user kilntainers; find /run/kilntainers ! -type d; find /etc/systemd /usr/bin /usr/lib -name '*kilntainers*'"); got != "" {
 			m.Errorf("left:\n%s", got)
 		}

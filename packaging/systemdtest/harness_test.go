@@ -206,6 +206,13 @@ func (m *machine) sandboxes() []string {
 	return slices.Sorted(slices.Values(strings.Fields(string(out))))
 }
 
+// noSandbox waits for the last sandbox to end: what systemd had kept it closes,
+// and then the sandboxes end by themselves.
+func (m *machine) noSandbox() {
+	m.Helper()
+	m.until("no sandbox is left", func() bool { return len(m.sandboxes()) == 0 })
+}
+
 // systemdImage returns the name of the machine's image, which stays with the
 // engine: its name changes with what it is made of.
 var systemdImage = sync.OnceValues(func() (string, error) {

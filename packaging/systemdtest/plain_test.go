@@ -143,23 +143,12 @@ func TestSystemUnits(t *testing.T) {
 		m.dial("alice", only+"debian").call("true")
 		m.fails("alice", 1, "kilntainers-stdio "+only+"box </dev/null")
 		m.fails("bob", 1, "kilntainers-stdio "+only+"debian </dev/null")
-		got := m.run(`exec 2>&1; bash -c '
-			body='"'"'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}'"'"'
-			exec 3<>/dev/tcp/127.0.0.1/8435
-			printf "POST /mcp/debian HTTP/1.1\r\nHost: 127.0.0.1:8435\r\nConnection: close\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: ${#body}\r\n\r\n$body" >&3
-			cat <&3'`)
+		got := m.post("")
 		if !strings.HasPrefix(got, "HTTP/1.1 200 ") || !strings.Contains(got, `"serverInfo"`) {
 			m.Errorf("the answer over TCP is %s", got)
 		}
-		// The health check may use any of the sockets.
-		pid := m.property("kilntainers.service", "MainPID")
-		stamp := m.property("kilntainers.service", "WatchdogTimestampMonotonic")
-		m.until("the watchdog is fed", func() bool { return m.property("kilntainers.service", "WatchdogTimestampMonotonic") != stamp })
-		if now := m.property("kilntainers.service", "MainPID"); now != pid {
-			m.Errorf("the daemon was restarted")
-		}
+		m.fed()
 	})
-
 	m.step("an HTTP socket that nobody may use", func(m *machine) {
 		m.write(config, strings.Replace(goodConfig, "allow_unauthenticated_loopback = true", "", 1))
 		m.run("systemctl restart kilntainers.service")
@@ -167,14 +156,41 @@ func TestSystemUnits(t *testing.T) {
 		m.shows("; the configuration has a problem: the socket 127.0.0.1:8435, which systemd handed over, would serve every user of this machine")
 		m.write(config, goodConfig)
 	})
-	m.step("no memory that is written and then run", func(m *machine) {
-		m.override("memory", "MemoryDenyWriteExecute=yes")
+	m.step("a token from root's credentials", func(m *machine) {
+		m.write("/etc/kilntainers/credentials/laptop", "0123456789abcdef0123456789abcdef")
+		m.run("chmod 0600 /etc/kilntainers/credentials/laptop")
+		m.write(config, goodConfig+"\n[tokens.laptop]\nfile = \"laptop\"\nprofiles = [\"*\"]\n")
+		m.override("credentials", "LoadCredential=laptop:/etc/kilntainers/credentials/laptop")
+		if got := m.post("Authorization: Bearer 0123456789abcdef0123456789abcdef\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+			m.Errorf("with the token: %s", got)
+		}
+		if got := m.post("Authorization: Bearer x\r\n"); !strings.HasPrefix(got, "HTTP/1.1 401 ") {
+			m.Errorf("with another: %s", got)
+		}
+	})
+	m.step("no network and no memory that is written and then run", func(m *machine) {
+		m.override("tight", "PrivateNetwork=yes\nMemoryDenyWriteExecute=yes")
+		m.dial("alice", "--profile debian").call("true")
+		if got := m.post(""); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+			m.Errorf("over TCP: %s", got)
+		}
+		m.fed()
 		if got := m.dial("alice", "--profile box").call("echo slowly"); got != "slowly" {
 			m.Errorf("got %q", got)
 		}
 		if got := m.journal("kilntainers.service"); !strings.Contains(got, "WebAssembly is interpreted") {
 			m.Errorf("no warning in the journal:\n%s", got)
 		}
+	})
+
+	m.step("an idle daemon leaves", func(m *machine) {
+		m.driver()
+		m.write(config, strings.Replace(goodConfig, "[daemon]", "[daemon]\nexit_when_idle = 1", 1))
+		m.run("systemctl stop kilntainers.service") // not restart, which keeps the sessions that clients forgot
+		if met := m.run("/root/load --profile debian --edges 12"); met == "1" {
+			m.Errorf("it never left")
+		}
+		m.write(config, goodConfig)
 	})
 
 	m.step("stop leaves nothing", func(m *machine) {
@@ -184,9 +200,7 @@ func TestSystemUnits(t *testing.T) {
 			m.Fatalf("there are %d sandboxes, want 1: %q", len(got), got)
 		}
 		m.run("systemctl stop 'kilntainers*.socket' kilntainers.service")
-		if got := m.sandboxes(); len(got) != 0 {
-			m.Errorf("left: %q", got)
-		}
+		m.noSandbox()
 		if got := m.property("kilntainers.service", "Result"); got != "success" {
 			m.Errorf("the service ended with %s", got)
 		}
@@ -223,6 +237,31 @@ func (m *machine) successor(pid string) {
 		now := m.property("kilntainers.service", "MainPID")
 		return now != pid && now != "0"
 	})
+}
+
+// fed waits until the daemon tells systemd that it is well: whatever sockets
+// there are, it finds one to ask itself.
+func (m *machine) fed() {
+	m.Helper()
+	pid := m.property("kilntainers.service", "MainPID")
+	stamp := m.property("kilntainers.service", "WatchdogTimestampMonotonic")
+	m.until("the watchdog is fed", func() bool {
+		return m.property("kilntainers.service", "WatchdogTimestampMonotonic") != stamp
+	})
+	if now := m.property("kilntainers.service", "MainPID"); now != pid {
+		m.Errorf("the daemon was restarted")
+	}
+}
+
+// post sends initialize over TCP, with a line of the header, and returns the
+// whole answer.
+func (m *machine) post(header string) string {
+	m.Helper()
+	return m.run(`bash -c '
+		body="{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\",\"capabilities\":{},\"clientInfo\":{\"name\":\"t\",\"version\":\"1\"}}}"
+		exec 3<>/dev/tcp/127.0.0.1/8435
+		printf "POST /mcp/debian HTTP/1.1\r\nHost: 127.0.0.1:8435\r\nConnection: close\r\n` + header + `Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\nContent-Length: ${#body}\r\n\r\n$body" >&3
+		cat <&3'`)
 }
 
 // shows wants what systemctl status shows in the line of the daemon's own.

@@ -14,7 +14,9 @@
 //	{"shim":{"calls":1840,"cut":0,"lost":0,"fresh":0,"errors":[]},"http":{…}}
 //
 // With --activations it does none of this, but stops the service so many times
-// and writes how many milliseconds the next client waited for initialize.
+// and writes how many milliseconds the next client waited for initialize. With
+// --edges it comes so many times just when an idle daemon leaves, and writes
+// how many daemons it met.
 package main
 
 import (
@@ -44,11 +46,15 @@ func main() {
 	clients := flag.Int("clients", 8, "of the shim, and as many over HTTP")
 	url := flag.String("url", "http://127.0.0.1:8435", "")
 	activations := flag.Int("activations", 0, "")
+	edges := flag.Int("edges", 0, "")
 	flag.Parse()
 	err := error(nil)
-	if *activations > 0 {
+	switch {
+	case *activations > 0:
 		err = activate(*profile, *activations)
-	} else {
+	case *edges > 0:
+		err = edge(*profile, *url+"/mcp/"+*profile, *edges)
+	default:
 		err = run(*profile, *clients, *url+"/mcp/"+*profile)
 	}
 	if err != nil {
@@ -101,27 +107,95 @@ func run(profile string, clients int, url string) error {
 // activate is a client that finds the service stopped.
 func activate(profile string, times int) error {
 	for range times {
-		if out, err := exec.Command("systemctl", "stop", "kilntainers.service").CombinedOutput(); err != nil {
-			return fmt.Errorf("stop the service: %w: %s", err, out)
+		if _, err := systemctl("stop", "kilntainers.service"); err != nil {
+			return err
 		}
 		began := time.Now()
-		c, err := net.Dial("unix", "/run/kilntainers/kilntainers.sock")
-		if err != nil {
+		if err := greet(profile); err != nil {
 			return err
-		}
-		_, err = fmt.Fprintf(c, "GET /stdio/%s HTTP/1.1\r\nHost: k\r\nConnection: Upgrade\r\nUpgrade: kilntainers-stdio/1\r\n\r\n"+
-			`{"jsonrpc":"2.0","id":1,"method":"initialize","params":%s}`+"\n", profile, initialize)
-		if err != nil {
-			return err
-		}
-		line := ""
-		for r := bufio.NewReader(c); !strings.Contains(line, `"serverInfo"`); {
-			if line, err = r.ReadString('\n'); err != nil {
-				return fmt.Errorf("the daemon does not answer: %w", err)
-			}
 		}
 		fmt.Printf("%.3f\n", time.Since(began).Seconds()*1000)
-		_ = c.Close()
+	}
+	return nil
+}
+
+// edge is a client that comes just when the daemon leaves, which it does after
+// a second without one: somewhat later each time, until it finds another
+// daemon than the last time, and then somewhat earlier. It comes by the shim
+// and over HTTP, turn about.
+func edge(profile, url string, times int) error {
+	pause, last, daemons := time.Second, "", 0
+	for n := range times {
+		if err := look(profile, url, n%2 == 0); err != nil {
+			return err
+		}
+		pid, err := systemctl("show", "--value", "--property", "MainPID", "kilntainers.service")
+		if err != nil {
+			return err
+		}
+		if pid == last {
+			pause += 15 * time.Millisecond
+		} else {
+			pause -= 10 * time.Millisecond
+			daemons++
+		}
+		last = pid
+		time.Sleep(pause)
+	}
+	fmt.Println(daemons)
+	return nil
+}
+
+// look is a client that asks one thing and leaves no session behind.
+func look(profile, url string, overHTTP bool) error {
+	if overHTTP {
+		w, err := dialHTTP(url, false, 0)
+		if err != nil {
+			return err
+		}
+		defer w.http.CloseIdleConnections()
+		res, err := w.post("tools/list", "{"+meta+"}", modern("tools/list"))
+		if err != nil {
+			return err
+		}
+		_, err = read(res)
+		return err
+	}
+	cmd := exec.Command("kilntainers-stdio", "--drain", "--profile", profile)
+	cmd.Stdin = strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":` + initialize + "}\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte(`"serverInfo"`)) {
+		return fmt.Errorf("the shim: %w: %s", err, out)
+	}
+	return nil
+}
+
+func systemctl(args ...string) (string, error) {
+	out, err := exec.Command("systemctl", args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("systemctl %q: %w: %s", args, err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// greet is a client that connects as the shim does, has initialize answered
+// and leaves.
+func greet(profile string) error {
+	c, err := net.Dial("unix", "/run/kilntainers/kilntainers.sock")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = fmt.Fprintf(c, "GET /stdio/%s HTTP/1.1\r\nHost: k\r\nConnection: Upgrade\r\nUpgrade: kilntainers-stdio/1\r\n\r\n"+
+		`{"jsonrpc":"2.0","id":1,"method":"initialize","params":%s}`+"\n", profile, initialize)
+	if err != nil {
+		return err
+	}
+	line := ""
+	for r := bufio.NewReader(c); !strings.Contains(line, `"serverInfo"`); {
+		if line, err = r.ReadString('\n'); err != nil {
+			return fmt.Errorf("the daemon does not answer: %w", err)
+		}
 	}
 	return nil
 }
@@ -238,8 +312,8 @@ func (u *user) expect(command, want string) error {
 const initialize = `{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"load","version":"1"}}`
 
 // callOf are the parameters of a call.
-func callOf(command, meta string) string {
-	return fmt.Sprintf(`{"name":"sandbox_exec","arguments":{"command":%q}%s}`, command, meta)
+func callOf(command, more string) string {
+	return fmt.Sprintf(`{"name":"sandbox_exec","arguments":{"command":%q}%s}`, command, more)
 }
 
 // An answer is a JSON-RPC response.
@@ -387,12 +461,12 @@ func (w *web) sessionHeader() map[string]string {
 }
 
 func (w *web) call(command string) (json.RawMessage, error) {
-	header, meta := w.sessionHeader(), ""
+	header, more := w.sessionHeader(), ""
 	if w.name != "" {
-		header = map[string]string{"Kilntainers-Sandbox": w.name, "Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "sandbox_exec"}
-		meta = `,"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}`
+		header, more = modern("tools/call"), ","+meta
+		header["Kilntainers-Sandbox"], header["Mcp-Name"] = w.name, "sandbox_exec"
 	}
-	res, err := w.post("tools/call", callOf(command, meta), header)
+	res, err := w.post("tools/call", callOf(command, more), header)
 	if err != nil {
 		return nil, err
 	}
@@ -400,6 +474,14 @@ func (w *web) call(command string) (json.RawMessage, error) {
 		_ = w.open()
 	}
 	return read(res)
+}
+
+// What a request of the revision without sessions has, in its parameters and
+// in its header.
+const meta = `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}`
+
+func modern(method string) map[string]string {
+	return map[string]string{"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": method}
 }
 
 func (w *web) post(method, params string, header map[string]string) (*http.Response, error) {
