@@ -259,6 +259,7 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	d.conns.drain(grace)
 	calls := d.table.gate.close()
 	wait(grace, calls, graceTimeout)
+	wait(grace, finished(&d.table.adopted), graceTimeout) // what is adopted can be left again
 	keep := mayKeep(fate)
 	var sessions []record
 	if handOver {
@@ -279,9 +280,7 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	}
 	quick, cancelQuick := context.WithTimeout(deadline, 500*time.Millisecond)
 	defer cancelQuick()
-	left := make(chan struct{})
-	go func() { defer close(left); d.table.shims.Wait() }()
-	wait(quick, left, stopTimeout)
+	wait(quick, finished(&d.table.shims), stopTimeout)
 	if srv.Shutdown(quick) != nil {
 		_ = srv.Close()
 	}
@@ -306,6 +305,13 @@ func wait(ctx context.Context, done <-chan struct{}, d time.Duration) {
 	case <-t.C:
 	case <-ctx.Done():
 	}
+}
+
+// finished is closed once wg is done.
+func finished(wg *sync.WaitGroup) <-chan struct{} {
+	done := make(chan struct{})
+	go func() { defer close(done); wg.Wait() }()
+	return done
 }
 
 // notify tells the service manager, if there is one.

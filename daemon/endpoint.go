@@ -46,13 +46,13 @@ type endpoint struct {
 
 	mu       sync.Mutex
 	sessions map[sessionKey]*session
-	shims    map[*lineConn]*mcp.ServerSession
+	shims    map[*lineConn]bool
 }
 
 func newEndpoint(name string, t *table) *endpoint {
 	ep := &endpoint{
 		name: name, table: t, log: t.log.With("profile", name), metrics: t.metrics.profile(name),
-		sessions: map[sessionKey]*session{}, shims: map[*lineConn]*mcp.ServerSession{},
+		sessions: map[sessionKey]*session{}, shims: map[*lineConn]bool{},
 	}
 	ids := &sessionIDs{}
 	ep.bound = newServer(name, t.version, ids, ep.handler(false), ep.log)

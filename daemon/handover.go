@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -12,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 
 	"github.com/kilntainers/kilntainers/profiles"
 )
@@ -170,7 +171,7 @@ func (d *Daemon) handOverShim(l *lineConn) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	unread, _ := l.r.Peek(l.r.Buffered())
-	r.Shim.Rest = append(slices.Clone(l.rest), unread...)
+	r.Shim.Rest = slices.Concat(l.rest, unread, l.ahead.Bytes())
 	r.Shim.Replay = l.replay
 	for _, line := range l.listen {
 		r.Shim.Listen = append(r.Shim.Listen, line)
@@ -262,25 +263,18 @@ func (d *Daemon) takeOver(ep *endpoint, s *session, l legacy, r record) func() {
 		_ = conn.Close()
 		return nil
 	}
-	var said bytes.Buffer
+	c := newLineConn(conn, nil, s, from)
+	c.ahead.Write(r.Shim.Rest)
+	c.r = bufio.NewReader(io.MultiReader(&c.ahead, conn))
 	for _, line := range append([]json.RawMessage{r.Shim.Replay.Initialize, r.Shim.Replay.Initialized}, r.Shim.Listen...) {
 		if line != nil {
-			said.Write(line)
-			said.WriteByte('\n')
+			c.again = append(c.again, line)
 		}
 	}
-	said.Write(r.Shim.Rest)
-	c := newLineConn(conn, bufio.NewReader(io.MultiReader(&said, conn)), s, from)
-	if r.Shim.Replay.Initialize != nil {
-		var init struct {
-			ID json.RawMessage `json:"id"`
-		}
-		_ = json.Unmarshal(r.Shim.Replay.Initialize, &init)
-		c.mute = string(init.ID)
+	if msg, err := jsonrpc.DecodeMessage(r.Shim.Replay.Initialize); err == nil {
+		c.mute = idText(msg.(*jsonrpc.Request).ID)
 	}
-	ep.mu.Lock()
-	s.connected = true
-	ep.mu.Unlock()
+	ep.attach(c)
 	return func() { ep.serveLines(c) }
 }
 

@@ -438,3 +438,61 @@ func TestRestartUnderLoad(t *testing.T) {
 		t.Errorf("only %d calls were made", calls.Load())
 	}
 }
+
+// Restarts that follow each other at once lose nothing either: what one daemon
+// was given and had no time for is the next one's, sandboxes that it was
+// adopting too.
+func TestRestartTwiceAtOnce(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	w, idle, named := m.wire("p", "").legacy(), m.wire("p", "").legacy(), m.http("p")
+	named.header.Set("Kilntainers-Sandbox", "mine")
+	w.sh("echo kept > f")
+	named.exec(true, map[string]any{"command": "echo kept > f"})
+	m.shutdown()
+	const n = 200
+	var lines []string // in one write: nobody reads, and many small ones fill a socket
+	for i := range n {
+		lines = append(lines, fmt.Sprintf(`{"jsonrpc":"2.0","id":"%d","method":"tools/call","params":{"name":"sandbox_exec","arguments":{"command":"cat f","stdin":%q}}}`, i, strings.Repeat("x", 200)))
+	}
+	w.send(strings.Join(lines, "\n"))
+	m.fake.SetFaults(backendtest.Faults{CreateDelay: 100 * time.Millisecond}) // of an adoption too
+	for range 4 {
+		m.launch()
+		m.shutdown()
+	}
+	m.launch()
+	seen := map[any]bool{}
+	for len(seen) < n {
+		msg := w.next()
+		if b, _ := json.Marshal(msg["result"]); !strings.Contains(string(b), "kept") || seen[msg["id"]] {
+			t.Fatalf("got %v, answered before: %v", msg, seen[msg["id"]])
+		}
+		seen[msg["id"]] = true
+	}
+	idle.send(`{"jsonrpc":"2.0","id":"p","method":"ping"}`)
+	if msg := idle.next(); msg["id"] != "p" {
+		t.Errorf("the idle client got %v", msg)
+	}
+	if a := named.exec(true, map[string]any{"command": "cat f"}); a.Stdout != "kept\n" || a.Notice != "" {
+		t.Errorf("named: %+v", a)
+	}
+}
+
+// The client has its answer to initialize, however it wrote the id.
+func TestRestartAnswersInitializeOnce(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	for _, id := range []string{`7`, `1.0`, `"a<b"`, `"\u0061"`} {
+		w := m.wire("p", "")
+		w.send(`{"jsonrpc":"2.0","id":` + id + `,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`)
+		w.next()
+		w.send(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+		for range 2 {
+			m.restart()
+			w.send(`{"jsonrpc":"2.0","id":"p","method":"ping"}`)
+			if msg := w.next(); msg["id"] != "p" {
+				t.Errorf("after initialize with id %s got %v", id, msg)
+			}
+		}
+		w.Close()
+	}
+}

@@ -242,7 +242,11 @@ func (s *session) restore(l legacy, r record) {
 	}
 	s.ep.table.limits.take(s.ep.name, s.key.principal)
 	kept := s.ep.table.keeper.adopt(l, r.Sandbox.ID)
-	s.startLocked(func(ctx context.Context, m *making) { s.adopt(ctx, m, from, l.ticket(r), kept, r.Sandbox.Created) })
+	s.ep.table.adopted.Add(1)
+	s.startLocked(func(ctx context.Context, m *making) {
+		defer s.ep.table.adopted.Done()
+		s.adopt(ctx, m, from, l.ticket(r), kept, r.Sandbox.Created)
+	})
 }
 
 func (s *session) adopt(ctx context.Context, m *making, from *opened, t backends.Ticket, kept *entry, created time.Time) {

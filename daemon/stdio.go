@@ -66,9 +66,11 @@ func (ep *endpoint) serveStdio(w http.ResponseWriter, r *http.Request, from *cal
 	resumed := r.Header.Get(resumeHeader)
 	s := ep.resume(from, resumed)
 	l := newLineConn(conn, buffered.Reader, s, from)
+	ep.attach(l)
 	_ = conn.SetDeadline(time.Time{}) // net/http's own
 	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n", stdioProtocol, resumeHeader, s.key.value); err != nil {
 		ep.table.shims.Done()
+		ep.detach(l)
 		_ = conn.Close()
 		ep.endSession(s.key, "its client disconnected")
 		return
@@ -122,21 +124,32 @@ func (ep *endpoint) serveLines(l *lineConn) {
 			wait(context.Background(), ep.endSession(l.session.key, "its client disconnected"), letGo)
 		}
 	}()
+	defer ep.detach(l)
 	ss, err := ep.bound.Connect(context.Background(), l, nil)
 	if err != nil {
+		_ = l.Close()
 		ep.log.Warn("cannot start session", "error", err)
 		return
 	}
+	_ = ss.Wait()
+}
+
+// attach makes a connection known before it is served, so that a stop parks
+// it however soon it comes.
+func (ep *endpoint) attach(l *lineConn) {
 	ep.mu.Lock()
-	ep.shims[l] = ss
+	l.session.connected = true
+	ep.shims[l] = true
 	ep.mu.Unlock()
 	if ep.table.parking.Load() { // it came while the others were being parked
 		l.stopReading()
 	}
-	_ = ss.Wait()
+}
+
+func (ep *endpoint) detach(l *lineConn) {
 	ep.mu.Lock()
+	defer ep.mu.Unlock()
 	delete(ep.shims, l)
-	ep.mu.Unlock()
 }
 
 // A lineConn is an MCP transport of one message a line. Unlike the SDK's it
@@ -152,6 +165,8 @@ type lineConn struct {
 	session *session
 	extra   *mcp.RequestExtra
 
+	again  [][]byte      // what the client said to an earlier daemon, to be heard once more
+	ahead  bytes.Buffer  // what an earlier daemon had read; r reads it first
 	rest   []byte        // of the current line: what came before r's buffer
 	closed chan struct{} // by Close
 	parked chan struct{} // closed once Read reads no more
@@ -215,7 +230,10 @@ func (l *lineConn) Read(context.Context) (jsonrpc.Message, error) {
 	for {
 		var line []byte
 		err := os.ErrDeadlineExceeded
-		if !l.park.Load() { // even if there are lines in the buffer
+		switch {
+		case len(l.again) > 0: // parked or not: the client does not wait for it
+			line, l.again, err = l.again[0], l.again[1:], nil
+		case !l.park.Load(): // even if there are lines in the buffer
 			line, err = l.line()
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -32,6 +32,7 @@ type table struct {
 	gate    gate
 	work    sync.WaitGroup // keepers and makings of all sessions
 	shims   sync.WaitGroup // connections of shims, but for those that were taken over
+	adopted sync.WaitGroup // sandboxes that are being adopted
 
 	alive    context.Context // ends when the daemon begins to stop
 	stopping context.CancelFunc
