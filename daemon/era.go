@@ -97,10 +97,11 @@ func (s *sessionIDs) get() string {
 }
 
 // restore opens a session again that an earlier daemon had, by repeating what
-// the client said to open it. It must not be called while requests are served.
-func (f *front) restore(id, owner string, opening json.RawMessage) {
+// the client said to open it, and reports whether it is open then. It must not
+// be called while requests are served.
+func (f *front) restore(id, owner string, opening json.RawMessage) bool {
 	if f.known(id) {
-		return
+		return true
 	}
 	from := &caller{principal: &principal{id: owner, uid: -1}}
 	f.ids.next.Store(&id)
@@ -119,10 +120,12 @@ func (f *front) restore(id, owner string, opening json.RawMessage) {
 		as(from, f.stateful).ServeHTTP(w, r)
 		return w.header.Get(sessionHeader) == id
 	}
-	if say(string(opening), false) {
-		say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`, true)
-		f.add(id, owner, opening)
+	if opening == nil || !say(string(opening), false) {
+		return false
 	}
+	say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`, true)
+	f.add(id, owner, opening)
+	return true
 }
 
 func (f *front) known(id string) bool {

@@ -119,9 +119,12 @@ func (d *Daemon) sessionsToKeep() (records []record) {
 			if b != nil {
 				r.Lost = restartedReason
 			}
-			if r.Lost != "" {
+			if r.Lost == "" {
+				continue
+			}
+			records = append(records, r)
+			if s.key.kind == byMCP {
 				delete(openings, s.key.value)
-				records = append(records, r)
 			}
 		}
 		for id, h := range openings {
@@ -203,30 +206,36 @@ func (d *Daemon) restore(old []legacy) (shims []func()) {
 	for _, l := range old {
 		for _, r := range l.records {
 			ep := d.table.lookup(r.Profile)
-			if ep == nil || r.Sandbox != nil && ep.svc.Load().profile.Backend != r.Backend {
-				d.log.Info("what an earlier run kept is of no use", "profile", r.Profile, "kind", r.Kind)
+			if ep == nil {
+				d.log.Info("what an earlier run kept is of no use: its profile is gone", "profile", r.Profile, "kind", r.Kind)
 				continue
 			}
-			if r.Opening != nil {
-				ep.http.restore(r.Key, r.Principal, r.Opening)
+			if r.Kind == byMCP && !ep.http.restore(r.Key, r.Principal, r.Opening) {
+				continue // nothing would lead to it
 			}
-			if r.Sandbox == nil && r.Shim == nil && r.Lost == "" {
+			if r.Sandbox != nil && ep.svc.Load().profile.Backend != r.Backend {
+				r.Sandbox, r.Lost = nil, restartedReason+" and its profile uses another backend now"
+			}
+			if r.Sandbox == nil && r.Shim == nil && (r.Lost == "" || r.Kind == byHandle) {
 				continue
 			}
 			s := ep.session(sessionKey{r.Principal, r.Kind, r.Key})
+			s.awaitReturn()
 			if r.Sandbox != nil {
 				s.restore(l, r)
 				l.entry, l.channel = nil, nil // the session's now
 				continue
 			}
 			s.mu.Lock()
-			if s.making == nil && s.box == nil {
-				s.lost = r.Lost
+			if s.making == nil && s.box == nil && s.lost == "" {
+				s.loseLocked(r.Lost)
 			}
 			s.mu.Unlock()
 			if r.Shim != nil {
 				if serve := d.takeOver(ep, s, l, r); serve != nil {
 					shims = append(shims, serve)
+				} else {
+					ep.endSession(s.key, "its client is gone")
 				}
 				l.channel = nil
 			}
@@ -251,6 +260,9 @@ func (l legacy) sandboxes() (n int) {
 // takeOver goes on with a shim's connection. The client does not notice: what
 // it said first is said again in its place, and the answer to that is dropped.
 func (d *Daemon) takeOver(ep *endpoint, s *session, l legacy, r record) func() {
+	if l.channel == nil {
+		return nil // the client hung up, and systemd dropped its end
+	}
 	conn, err := net.FileConn(l.channel)
 	_ = l.channel.Close()
 	if err != nil {

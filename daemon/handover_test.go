@@ -496,3 +496,45 @@ func TestRestartAnswersInitializeOnce(t *testing.T) {
 		w.Close()
 	}
 }
+
+// A profile that moves to another backend says so to every client.
+func TestRestartOnAnotherBackend(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	other := backendtest.NewFake(backendtest.InMemory, backendtest.Held, backendtest.Named("other"))
+	under := m.adjust
+	m.adjust = func(o *Options) { under(o); o.Drivers = append(o.Drivers, other.Driver()) }
+	shim, session, named := m.wire("p", "").legacy(), m.http("p").initialize(), m.http("p")
+	named.header.Set("Kilntainers-Sandbox", "mine")
+	shim.sh("echo x > f")
+	session.exec(false, map[string]any{"command": "echo x > f"})
+	named.exec(true, map[string]any{"command": "echo x > f"})
+	m.write("[profiles.p]\nbackend = \"other\"\n")
+	m.restart()
+	for who, a := range map[string]answer{
+		"shim":    shim.sh("cat f"),
+		"session": session.exec(false, map[string]any{"command": "cat f"}),
+		"named":   named.exec(true, map[string]any{"command": "cat f"}),
+	} {
+		if a.ExitCode == 0 || !strings.Contains(a.Notice, "its profile uses another backend now") {
+			t.Errorf("%s: %+v", who, a)
+		}
+	}
+	eventually(t, "the sandboxes of the old one are gone", func() bool { return m.fake.Live() == 0 })
+	m.shutdown()
+	m.manager.Forget("")
+	eventually(t, "and those of the new one", func() bool { return other.Live() == 0 })
+}
+
+// A client that went while there was no daemon leaves no session behind: one
+// would keep the daemon from exiting when it is idle.
+func TestRestartForgetsClients(t *testing.T) {
+	const idle = "[daemon]\nexit_when_idle = \"1s\"\n"
+	m := manage(t, held(), idle+oneProfile)
+	with, without := m.wire("p", "").legacy(), m.wire("p", "").legacy()
+	with.sh("echo x > f")
+	m.shutdown()
+	with.Close()
+	without.Close()
+	m.launch()
+	eventually(t, "the daemon is idle", func() bool { return strings.Contains(m.log.String(), "nobody is connected") })
+}

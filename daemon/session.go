@@ -226,17 +226,23 @@ func (s *session) record() record {
 	return record{Profile: s.ep.name, Principal: s.key.principal, Kind: s.key.kind, Key: s.key.value, Opening: s.ep.http.openingOf(s.key)}
 }
 
+// awaitReturn ends a shim's session if the shim does not come back in time.
+func (s *session) awaitReturn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.key.kind == byConnection && s.expiry == nil {
+		s.expiry = time.AfterFunc(returnTime, func() { s.ep.abandon(s) })
+	}
+}
+
 // restore brings back the sandbox that an earlier daemon kept for this
 // session. Calls wait for it; if it cannot be had, they get a new one.
 func (s *session) restore(l legacy, r record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.key.kind == byConnection {
-		s.expiry = time.AfterFunc(returnTime, func() { s.ep.abandon(s) })
-	}
 	from, err := s.ep.open()
 	if err != nil {
-		s.lost = restartedReason
+		s.loseLocked(restartedReason)
 		s.ep.table.keeper.discard(l)
 		return
 	}
@@ -260,19 +266,18 @@ func (s *session) adopt(ctx context.Context, m *making, from *opened, t backends
 	s.making = nil
 	defer close(m.done)
 	if err != nil {
-		s.lost = restartedReason
+		reason := restartedReason
 		var gone *backends.GoneError
 		if errors.As(err, &gone) && gone.Reason != "" {
-			s.lost += " and " + gone.Reason
+			reason += " and " + gone.Reason
 		}
+		s.loseLocked(reason)
 		s.ep.log.Warn("a sandbox did not survive the restart", "sandbox", t.ID, "principal", s.key.principal, "error", err)
 		s.ep.table.keeper.drop(kept)
 		s.ep.table.limits.release(s.ep.name, s.key.principal)
 		from.release()
-		if s.key.kind == byHandle {
-			s.ended = true
+		if s.ended {
 			m.err = errSessionEnded
-			s.ep.drop(s)
 		}
 		return
 	}
@@ -388,7 +393,12 @@ func (s *session) forgetLocked(b *box, reason string) {
 		return
 	}
 	s.box = nil
-	s.lost = b.reason
+	s.loseLocked(b.reason)
+}
+
+// loseLocked leaves the session without a sandbox. s.mu is held.
+func (s *session) loseLocked(reason string) {
+	s.lost = reason
 	switch s.key.kind {
 	case byHandle: // nothing else leads back here
 		s.ended = true

@@ -551,3 +551,18 @@ func TestModernDisconnect(t *testing.T) {
 		t.Errorf("got %+v, want the sandbox as it was", again)
 	}
 }
+
+// A header's session that was left without a sandbox is forgotten some time,
+// however it came to that.
+func TestHeaderSessionIsForgotten(t *testing.T) {
+	ep := &endpoint{sessions: map[sessionKey]*session{}}
+	s := ep.session(sessionKey{"uid:1", byHeader, "mine"})
+	s.loseLocked(restartedReason)
+	if s.expiry == nil {
+		t.Fatal("it is kept for ever")
+	}
+	s.expiry.Stop()
+	if s.expire(); len(ep.sessions) != 0 {
+		t.Error("it is still there")
+	}
+}

@@ -114,14 +114,20 @@ func (m *Manager) Names() []string {
 	return names
 }
 
-// Files are duplicates of the stored descriptors, with their names. The caller
-// closes them.
+// Files are duplicates of the stored descriptors, with their names, without
+// those whose other end has hung up, which systemd drops. The caller closes
+// them.
 func (m *Manager) Files() (files []*os.File) {
 	m.t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, fds := range m.stored {
-		for _, fd := range fds {
+		m.stored[name] = slices.DeleteFunc(fds, func(fd int) bool {
+			poll := []unix.PollFd{{Fd: int32(fd)}}
+			n, _ := unix.Poll(poll, 0)
+			return n > 0 && unix.Close(fd) == nil
+		})
+		for _, fd := range m.stored[name] {
 			dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 			if err != nil {
 				m.t.Fatal(err)
