@@ -177,7 +177,9 @@ func (d *Daemon) handOverShim(l *lineConn) error {
 	r.Shim.Rest = slices.Concat(l.rest, unread, l.ahead.Bytes())
 	r.Shim.Replay = l.replay
 	for _, line := range l.listen {
-		r.Shim.Listen = append(r.Shim.Listen, line)
+		if line != nil {
+			r.Shim.Listen = append(r.Shim.Listen, line)
+		}
 	}
 	if err := d.table.keeper.handOver("shim", []record{r}, file); err != nil {
 		return err

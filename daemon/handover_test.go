@@ -164,6 +164,9 @@ func TestRestartKeepsSubscriptions(t *testing.T) {
 		t.Fatalf("no subscription: %v", msg)
 	}
 	m.restart()
+	if msg := w.next(); msg["method"] == nil { // that it is heard again
+		t.Fatalf("no subscription: %v", msg)
+	}
 	eventually(t, "the subscription is told again", func() bool {
 		m.reload(oneProfile + fmt.Sprintf("extended_tool_instruction = \"%d\"\n", time.Now().UnixNano()))
 		_ = w.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -537,4 +540,27 @@ func TestRestartForgetsClients(t *testing.T) {
 	without.Close()
 	m.launch()
 	eventually(t, "the daemon is idle", func() bool { return strings.Contains(m.log.String(), "nobody is connected") })
+}
+
+// A subscription too long to be said again does not count as a request, before
+// its end or after: the stop waits for those, and for nothing else.
+func TestRestartWithLongSubscription(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	w := m.wire("p", "")
+	const meta = `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}`
+	for _, id := range []string{"sub", "open"} {
+		w.send(`{"jsonrpc":"2.0","id":"` + id + `","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},` + meta + `,"x":"` + strings.Repeat("x", maxReplayed) + `"}}}`)
+		w.next()
+	}
+	w.send(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"sub"}}`)
+	if msg := w.next(); msg["id"] != "sub" {
+		t.Fatalf("got %v", msg)
+	}
+	for range 2 {
+		m.restart()
+		w.send(`{"jsonrpc":"2.0","id":"list","method":"tools/list","params":{` + meta + `}}}`)
+		if msg := w.next(); msg["id"] != "list" || msg["result"] == nil {
+			t.Errorf("got %v", msg)
+		}
+	}
 }

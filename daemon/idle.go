@@ -17,7 +17,7 @@ var errIdle = errors.New("nobody is connected")
 // too.
 type conns struct {
 	mu   sync.Mutex
-	open map[net.Conn]bool // whether it waits for its next request
+	open map[net.Conn]bool // whether it waits for its first or next request
 	last time.Time         // when a profile was last asked for something
 }
 
@@ -27,7 +27,7 @@ func (c *conns) track(conn net.Conn, state http.ConnState) {
 	defer c.mu.Unlock()
 	switch state {
 	case http.StateNew, http.StateActive, http.StateIdle:
-		c.open[conn] = state == http.StateIdle
+		c.open[conn] = state != http.StateActive
 	case http.StateClosed, http.StateHijacked: // shims are counted by their endpoint
 		delete(c.open, conn)
 	}
@@ -52,7 +52,7 @@ func (c *conns) quiet() time.Duration {
 	return time.Since(c.last)
 }
 
-// idleTime is how long connections that wait for their next request may do so
+// idleTime is how long connections that wait for a request may do so
 // once the daemon stops. A client that uses one is told to close it; one that
 // is closed under a client's hands costs it a request.
 const idleTime = 500 * time.Millisecond

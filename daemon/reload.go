@@ -105,6 +105,8 @@ func (r *reloader) request(ctx context.Context) (ReloadResult, error) {
 	case r.ask <- answer:
 	case <-ctx.Done():
 		return ReloadResult{}, context.Cause(ctx)
+	case <-r.table.alive.Done(): // nobody takes it any more
+		return ReloadResult{}, errors.New("the daemon is stopping")
 	}
 	select {
 	case res := <-answer:

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -316,4 +318,27 @@ func TestPoolOverReload(t *testing.T) {
 	})
 	r.reload(onePython)
 	eventually(t, "none is warm", func() bool { return r.status().Profiles[0].Warm == 0 && r.fake.Live() == 1 })
+}
+
+// Who asks for a reload while the daemon stops is told so, and does not hold
+// the stop up.
+func TestReloadWhileStopping(t *testing.T) {
+	r := start(t, onePython)
+	w := r.wire("python", "").legacy()
+	w.send(`{"jsonrpc":"2.0","id":99,"method":"tools/call","params":{"name":"sandbox_exec","arguments":{"command":"sleep 1"}}}`)
+	eventually(t, "it runs", func() bool { return len(r.fake.Running()) == 1 })
+	c, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// The head of a request keeps the connection from being closed as an idle one.
+	fmt.Fprint(c, "POST /-/reload HTTP/1.1\r\nHost: k\r\n")
+	time.Sleep(20 * time.Millisecond) // for the daemon to read it
+	r.stop()
+	eventually(t, "it stops", func() bool { return strings.Contains(r.log.String(), "stopping") })
+	fmt.Fprint(c, "Content-Length: 0\r\n\r\n")
+	if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "503 Service Unavailable") {
+		t.Errorf("got %q, %v", answer, err)
+	}
 }

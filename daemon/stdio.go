@@ -189,8 +189,11 @@ type handshake struct {
 	Initialized json.RawMessage `json:"initialized,omitempty"`
 }
 
-// maxReplayed bounds a message that is kept to be said again.
-const maxReplayed = 64 << 10
+// What is kept to be said again: of a message, and subscriptions of one client.
+const (
+	maxReplayed      = 64 << 10
+	maxSubscriptions = 16
+)
 
 func newLineConn(conn net.Conn, r *bufio.Reader, s *session, from *caller) *lineConn {
 	return &lineConn{
@@ -274,21 +277,21 @@ func (l *lineConn) remember(req *jsonrpc.Request, line []byte) {
 	default:
 		return
 	}
-	if len(line) > maxReplayed {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if line = bytes.Clone(line); len(line) > maxReplayed || len(l.listen) >= maxSubscriptions {
+		line = nil
+	}
 	switch req.Method {
 	case "initialize":
-		l.replay.Initialize = bytes.Clone(line)
+		l.replay.Initialize = line
 	case "notifications/initialized":
-		l.replay.Initialized = bytes.Clone(line)
+		l.replay.Initialized = line
 	default:
 		if l.listen == nil {
 			l.listen = map[string]json.RawMessage{}
 		}
-		l.listen[idText(req.ID)] = bytes.Clone(line)
+		l.listen[idText(req.ID)] = line // nil too, as its answer is no other request's
 	}
 }
 
