@@ -274,9 +274,9 @@ func (f *fakeEngine) ContainerStart(ctx context.Context, id string, _ container.
 	return nil
 }
 
-// hello is the agent's first frame (agent/frame.go): version 1, user 0, both
+// hello is the agent's first frame (agent/frame.go): version 2, user 0, both
 // shells.
-var hello = []byte{12, 0, 0, 0, 0x81, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0}
+var hello = []byte{12, 0, 0, 0, 0x81, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0}
 
 // block is output as engines send it over an attached stream.
 func block(stream byte, data []byte) []byte {
