@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // openFiles counts the descriptors of this process.
@@ -24,7 +25,11 @@ func openFiles(t testing.TB) int {
 func TestManySessions(t *testing.T) {
 	r := start(t, onePython)
 	r.wire("python", "").legacy().sh("true") // what is made once is made now
-	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	goroutines, files := 0, openFiles(t)
+	for range 20 { // what starts late starts now
+		goroutines = max(goroutines, runtime.NumGoroutine())
+		time.Sleep(10 * time.Millisecond)
+	}
 	wires := make([]*wire, 1200)
 	var wg sync.WaitGroup
 	for part := range 8 {
