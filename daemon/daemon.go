@@ -275,8 +275,13 @@ func (d *Daemon) stop(srv *http.Server, listeners []*listener, sockets *profileS
 	if handOver {
 		d.handOver(deadline, sessions)
 	}
+	var clients sync.WaitGroup
 	for _, ep := range d.table.all() {
-		ep.closeClients()
+		clients.Go(ep.closeClients)
+	}
+	wait(deadline, finished(&clients), 500*time.Millisecond)
+	for _, l := range d.shims() { // whose client does not read
+		_ = l.conn.Close()
 	}
 	quick, cancelQuick := context.WithTimeout(deadline, 500*time.Millisecond)
 	defer cancelQuick()

@@ -96,6 +96,21 @@ func TestRestartKeepsShims(t *testing.T) {
 	eventually(t, "systemd keeps nothing of it", func() bool { return len(m.manager.Names()) == 0 })
 }
 
+// A client that asks and does not read does not keep the daemon from stopping.
+func TestStopWithClientThatReadsNothing(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	deaf := m.wire("p", "").legacy()
+	args, _ := json.Marshal(map[string]any{"command": "cat", "stdin": strings.Repeat("x", 1<<20)})
+	for i := range 8 {
+		deaf.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"sandbox_exec","arguments":%s}}`, 100+i, args))
+	}
+	eventually(t, "the calls have run", func() bool {
+		st := m.status()
+		return len(st.Sandboxes) == 1 && st.Sandboxes[0].Execs == 8 && st.Sandboxes[0].Running == 0
+	})
+	m.restart()
+}
+
 // What a client sends while there is no daemon is answered by the next one,
 // and so is a line that two daemons have read half of.
 func TestRestartLosesNoLine(t *testing.T) {
