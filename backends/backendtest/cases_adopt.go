@@ -103,12 +103,12 @@ func adopt(c *probe) {
 // "Commands that ran then are dead, with all that they started, when Adopt
 // returns", and had returned ErrGone.
 func adoptKills(c *probe) {
+	sb := c.create(c.backend)
 	for _, f := range killForms {
 		if missing := c.missing(f.needs); missing != "" {
 			c.Logf("%s left out, it needs %s", f.name, missing)
 			continue
 		}
-		sb := c.create(c.backend)
 		out := newWaitWriter("ready\n")
 		cmd := c.start(sb, backends.Exec{Command: killPrelude + f.script, Stdout: out})
 		c.await("the start of the processes", out.seen)
@@ -117,12 +117,11 @@ func adoptKills(c *probe) {
 		if r := cmd.wait(); !errors.Is(r.err, backends.ErrGone) {
 			c.Errorf("%s: a command that ran when it was left: got %v, want ErrGone", f.name, r)
 		}
-		next := c.adopt(t)
-		if alive := c.in(next).alive("pids"); len(alive) > 0 {
+		sb = c.adopt(t)
+		if alive := c.in(sb).alive("pids"); len(alive) > 0 {
 			c.Errorf("%s: still alive: %s", f.name, strings.Join(alive, " "))
 		}
-		c.usable(next)
-		c.close(next)
+		c.usable(sb)
 	}
 }
 
