@@ -169,6 +169,7 @@ func (s fdStore) send(state string, fds ...int) error {
 		return fmt.Errorf("notify systemd: %w", err)
 	}
 	defer unix.Close(sock)
+	_ = unix.SetsockoptTimeval(sock, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 5}) // a manager that reads nothing
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
