@@ -333,9 +333,7 @@ func TestLegacyHTTP(t *testing.T) {
 	if res, _ := b.post(context.Background(), "tools/list", nil, false); res.StatusCode != http.StatusNotFound {
 		t.Errorf("after the idle timeout: %s, want 404", res.Status)
 	}
-	if n := r.fake.Live(); n != 0 {
-		t.Errorf("%d sandboxes left", n)
-	}
+	eventually(t, "no sandbox is left", func() bool { return r.fake.Live() == 0 })
 }
 
 // An open GET stream is a living client.
