@@ -111,6 +111,21 @@ func TestStopWithClientThatReadsNothing(t *testing.T) {
 	m.restart()
 }
 
+// A daemon that is stopped as soon as it runs does not lose what it is just
+// taking over: neither the sandbox nor what the client said first.
+func TestRestartWhileAdopting(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	w := m.wire("p", "").legacy()
+	w.sh("echo kept > f")
+	m.fake.SetFaults(backendtest.Faults{CreateDelay: 100 * time.Millisecond})
+	for range 10 {
+		m.restart()
+	}
+	if a := w.sh("cat f"); a.Stdout != "kept\n" || a.Notice != "" {
+		t.Errorf("got %+v", a)
+	}
+}
+
 // What a client sends while there is no daemon is answered by the next one,
 // and so is a line that two daemons have read half of.
 func TestRestartLosesNoLine(t *testing.T) {
