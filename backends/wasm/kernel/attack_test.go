@@ -69,8 +69,18 @@ func TestKill(t *testing.T) {
 			t.Run(program+"/"+line, func(t *testing.T) {
 				sb := newSandbox(t, testLimits, program)
 				run(t, sb, "fifo /tmp/fifo", nil)
-				r, w := io.Pipe() // standard input that never comes
-				time.AfterFunc(210*time.Millisecond, func() { w.Close() })
+				r, w := io.Pipe() // standard input that does not end before the command does
+				go func() {
+					defer w.Close()
+					for begun := false; ; time.Sleep(time.Millisecond) {
+						sb.mu.Lock()
+						n := len(sb.procs)
+						sb.mu.Unlock()
+						if begun = begun || n > 0; begun && n == 0 {
+							return
+						}
+					}
+				}()
 				took := after(t, sb, line, r, 200*time.Millisecond)
 				t.Logf("gone %v after the deadline", took.Round(time.Millisecond/10))
 				usable(t, sb)
@@ -349,9 +359,30 @@ func TestRecycling(t *testing.T) {
 			}
 			seen[o.out.String()] = true
 		}
-		if program == "snapshot" && len(sb.used) == 0 {
-			t.Error("no instance was kept")
+		// A program that has grown its memory leaves one as new, too.
+		run(t, sb, "fill", nil)
+		run(t, sb, "bomb", nil)
+		if len(sb.used) != 1 {
+			t.Fatalf("%s: %d instances were kept", program, len(sb.used))
 		}
+		in := sb.used[0]
+		g := programs[program]
+		b, _ := in.module.Memory().Read(0, in.module.Memory().Size())
+		if uint64(len(b)) != g.size || in.memory.size != g.size {
+			t.Errorf("%s: the memory has %d bytes, not %d", program, len(b), g.size)
+		}
+		fresh, err := reserve(g.size, g.image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(b, fresh) {
+			t.Errorf("%s: memory is not what it was", program)
+		}
+		unreserve(fresh)
+		if o := run(t, sb, "echo again", nil); o.out.String() != "again\n" {
+			t.Errorf("%s: %q, %q", program, o.out.String(), o.err.String())
+		}
+		usable(t, sb)
 	}
 }
 

@@ -12,6 +12,8 @@ type linear struct {
 	size  uint64
 	made  bool // the initial size is set
 	image *image
+
+	shrinking bool // what is asked for next is the initial size; see instance.shrink
 }
 
 // allocator returns what wazero calls to make the memory of an instance that
@@ -31,7 +33,10 @@ func (g *Program) allocator(p *Proc, made **linear) experimental.MemoryAllocator
 // Reallocate is called with the initial size first, then by memory.grow, in
 // the goroutine of the process.
 func (l *linear) Reallocate(size uint64) []byte {
-	if !l.made {
+	if l.shrinking {
+		l.shrinking = false
+		size = l.p.program.size
+	} else if !l.made {
 		l.made = true
 		size = max(size, l.p.program.size)
 	} else if !l.p.grow(int64(size-l.size), size <= uint64(len(l.all))) {

@@ -258,6 +258,18 @@ func (in *instance) call(ctx context.Context) error {
 	return err
 }
 
+// shrink gives the memory the size it had at the start: most Go programs grow
+// theirs by a little. There is no call for that, but what grows a memory asks
+// us for the new one, and takes what it is given.
+func (in *instance) shrink() bool {
+	if in.memory.size == in.program.size {
+		return true
+	}
+	in.memory.shrinking = true
+	in.module.Memory().Grow(1)
+	return !in.memory.shrinking && uint64(in.module.Memory().Size()) == in.program.size
+}
+
 // used is how many instances a sandbox keeps for use again.
 const used = 4
 
@@ -277,8 +289,8 @@ func (sb *Sandbox) reuse(g *Program) *instance {
 // process of the same sandbox, or closes it. A new one costs ten times as
 // much.
 func (sb *Sandbox) recycle(in *instance) {
-	keep := in.program.pure && in.memory != nil && in.memory.size == in.program.size
-	if keep && reset(in.memory.all, in.memory.size, in.memory.image) == nil {
+	keep := in.program.pure && in.memory != nil
+	if keep && reset(in.memory.all, in.memory.size, in.memory.image) == nil && in.shrink() {
 		in.restore()
 		sb.mu.Lock()
 		if keep = !sb.closed && len(sb.used) < used; keep {
