@@ -171,11 +171,12 @@ func (c *content) free(q *quota) {
 	*c = content{}
 }
 
-// blocks is how many units of 512 bytes the file takes.
+// blocks is how many units of 512 bytes the file takes on a disk of 4 KiB
+// blocks, as du and ls have it everywhere. The quota counts bytes.
 func (c *content) blocks() uint64 {
 	var n uint64
 	for _, b := range c.chunks {
-		n += uint64(cap(b)+511) / 512
+		n += uint64(len(b)+4095) / 4096 * 8
 	}
 	return n
 }

@@ -82,6 +82,21 @@ var descriptors = virtual{
 	},
 }
 
+// describe is where the link of a descriptor seems to lead. A file does not
+// know its names.
+func (sb *Sandbox) describe(f *openFile) string {
+	switch n := f.node; {
+	case f.pipe != nil || f.sink != nil:
+		return "pipe:[0]"
+	case n == nil:
+		return "anon_inode:[0]"
+	case n.is(sIFDIR) && n.dir != nil:
+		return sb.fs.path(n)
+	default:
+		return fmt.Sprintf("file:[%d]", n.ino)
+	}
+}
+
 // mountProc makes /proc: the part of Linux's that tools read.
 func (sb *Sandbox) mountProc() {
 	fixed := directoryNode(map[string]*node{
@@ -176,10 +191,7 @@ func directoryNode(files map[string]*node) *node {
 func processNode(of *Proc) *node {
 	sb := of.sb
 	comm := func() string {
-		if len(of.argv) == 0 {
-			return ""
-		}
-		name := of.argv[0]
+		name := of.file
 		name = name[strings.LastIndexByte(name, '/')+1:]
 		return name[:min(len(name), 15)]
 	}
@@ -203,8 +215,8 @@ func processNode(of *Proc) *node {
 				hundredths(int64(of.start.Sub(sb.boot))), of.memory, of.memory/4096)
 		}),
 		"status": textNode(func(*Proc) string {
-			return fmt.Sprintf("Name:\t%s\nState:\t%c\nPid:\t%d\nPPid:\t%d\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nVmSize:\t%d kB\nVmRSS:\t%d kB\nThreads:\t1\n",
-				comm(), of.state(), of.pid, of.ppid, of.memory/1024, of.memory/1024)
+			return fmt.Sprintf("Name:\t%s\nState:\t%c\nPid:\t%d\nPPid:\t%d\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nVmSize:\t%d kB\nVmRSS:\t%d kB\nThreads:\t1\nSigIgn:\t%016x\nSigCgt:\t%016x\n",
+				comm(), of.state(), of.pid, of.ppid, of.memory/1024, of.memory/1024, of.ignored, of.caught)
 		}),
 	})
 	fixed := n.virt

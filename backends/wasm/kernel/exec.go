@@ -112,6 +112,7 @@ func (p *Proc) request(b []byte) (*execution, errno) {
 	d := decoder{b: b}
 	x := &execution{group: d.u32()&1 != 0}
 	path, dirPath := d.str(), d.str()
+	x.file = path
 	x.argv, x.env = d.list(), d.list()
 	n := int(d.u32())
 	if d.bad || n > 256 || len(d.b) != 4*n || dirPath == "" || dirPath[0] != '/' {

@@ -29,6 +29,8 @@ type openFile struct {
 	node    *node
 	text    string // of a virtual file, made when it was opened
 	pipe    *pipe  // with one of read and write, or, for a FIFO, both
+	early   bool   // a FIFO opened to read without waiting for a writer
+	before  int    // how many writers it had had then
 	proc    *Proc  // pidfd
 	signals bool   // the reader's own queue of caught signals
 	sink    *sink
@@ -76,6 +78,7 @@ type pipe struct {
 	buf              []byte
 	r, n             int
 	readers, writers int
+	opened           int // writers that a FIFO has had
 	queue            waitQueue
 }
 
@@ -135,7 +138,7 @@ func (f *openFile) ready(p *Proc, write bool) (int, bool) {
 		free := pipeSize - f.pipe.n
 		return free, free >= pipeAtomic || f.pipe.readers == 0
 	case f.pipe != nil:
-		return f.pipe.n, f.pipe.n > 0 || f.pipe.writers == 0
+		return f.pipe.n, f.pipe.n > 0 || f.atEnd()
 	case f.proc != nil:
 		return 16, f.proc.reported
 	case f.signals:
@@ -144,6 +147,12 @@ func (f *openFile) ready(p *Proc, write bool) (int, bool) {
 		return int(min(max(f.node.data.size-f.off, 0), 1<<30)), true
 	}
 	return 1, true
+}
+
+// atEnd reports whether nothing more comes out of a pipe. Who opened a FIFO
+// without waiting for a writer waits for one when it reads.
+func (f *openFile) atEnd() bool {
+	return f.pipe.n == 0 && f.pipe.writers == 0 && !(f.early && f.pipe.opened == f.before)
 }
 
 // queue is where to wait for ready; nil when it always is.
@@ -253,7 +262,9 @@ func (p *Proc) writePipe(f fd, b []byte) (int, errno) {
 	q, n := f.pipe, 0
 	for {
 		if q.readers == 0 {
-			p.signal(sigPIPE)
+			if !p.noPIPE {
+				p.signal(sigPIPE)
+			}
 			p.check()
 			return n, ePIPE
 		}
@@ -365,10 +376,11 @@ func (p *Proc) openFIFO(n *node, read, write, nonblock bool) (fd, errno) {
 	}
 	if write {
 		q.writers++
+		q.opened++
 	}
 	q.queue.wake()
 	n.opens++
-	f := &openFile{refs: 1, node: n, pipe: q, read: read, write: write}
+	f := &openFile{refs: 1, node: n, pipe: q, read: read, write: write, early: nonblock && q.writers == 0, before: q.opened}
 	waiting := true
 	defer func() {
 		if waiting { // killed

@@ -114,7 +114,7 @@ func TestCommands(t *testing.T) {
 		{line: "warn oops", err: "oops\n"},
 		{line: "cat", stdin: "in", out: "in"},
 		{line: "count", out: "0\n"},
-		{line: "env", out: "PATH=/bin\nPWD=/\n"},
+		{line: "env", out: "PATH=/bin\n"},
 		{line: "pwd", out: "/\n"},
 		{line: "nothing", status: 127, err: "nothing: command not found\n"},
 		{line: "/bin", status: 126, err: "/bin: Permission denied\n"},
@@ -140,6 +140,10 @@ func TestCommands(t *testing.T) {
 					stdin = strings.NewReader(c.stdin)
 				}
 				o := run(t, sb, c.line, stdin)
+				c := c
+				if program == "command" && c.line == "env" {
+					c.out += "PWD=/\n" // how Go learns it where there is no kiln_main
+				}
 				if o.out.String() != c.out || o.err.String() != c.err || o.Status != c.status {
 					t.Errorf("got %q, %q, status %d; want %q, %q, status %d", o.out.String(), o.err.String(), o.Status, c.out, c.err, c.status)
 				}

@@ -169,10 +169,16 @@ func kilnKill(p *Proc, m memory, a args) errno {
 
 func kilnSigaction(p *Proc, m memory, a args) errno {
 	sig, how := a.u32(0), a.u32(1)
-	if sig < 1 || sig > sigMax || sig == sigKILL || sig == sigSTOP || how > 2 {
+	if sig < 1 || sig > sigMax || sig == sigKILL || sig == sigSTOP || how > 3 || how == 3 && sig != sigPIPE {
 		return eINVAL
 	}
 	bit := uint64(1) << (sig - 1)
+	if sig == sigPIPE {
+		p.noPIPE = how == 3
+	}
+	if how == 3 {
+		return ok // what children inherit stays
+	}
 	p.ignored &^= bit
 	p.caught &^= bit
 	switch how {
@@ -295,7 +301,11 @@ func kilnStat(p *Proc, m memory, a args) errno {
 		return e
 	}
 	if n != nil && n.virt.fd != nil {
-		n = n.virt.fd.node // what /dev/fd/N leads to
+		if follow := a.u32(3)&1 != 0; follow {
+			n = n.virt.fd.node // what /dev/fd/N leads to
+		} else {
+			n = &node{mode: sIFLNK | 0o700, nlink: 1, mtime: p.start.UnixNano()}
+		}
 	}
 	if n == nil { // a pipe, a pidfd, a stream of the outside world
 		n = &node{mode: sIFIFO | 0o600, nlink: 1, mtime: p.start.UnixNano()}
@@ -307,7 +317,11 @@ func kilnStat(p *Proc, m memory, a args) errno {
 	le.PutUint32(b[20:], uint32(n.links()))
 	le.PutUint64(b[32:], n.device.number())
 	le.PutUint64(b[40:], uint64(n.size()))
-	le.PutUint64(b[48:], n.data.blocks())
+	blocks := n.data.blocks()
+	if n.is(sIFDIR) {
+		blocks = 8
+	}
+	le.PutUint64(b[48:], blocks)
 	le.PutUint64(b[56:], uint64(n.atime))
 	le.PutUint64(b[64:], uint64(n.mtime))
 	le.PutUint64(b[72:], uint64(n.ctime))

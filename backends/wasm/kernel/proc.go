@@ -47,6 +47,7 @@ type Proc struct {
 	start           time.Time
 
 	program  *Program
+	file     string
 	argv     []string
 	env      []string
 	cwd      *node
@@ -57,6 +58,7 @@ type Proc struct {
 	memory   int64             // charged to the sandbox
 
 	caught, ignored uint64 // signals, by bit
+	noPIPE          bool   // a write that nobody reads raises nothing
 	pending         []byte // caught and not yet read
 	signalled       waitQueue
 	stopped         bool
@@ -100,6 +102,7 @@ type job struct {
 // execution is a program with all it needs to run.
 type execution struct {
 	program *Program
+	file    string // by which it was started; its name is what ps shows
 	argv    []string
 	env     []string
 	cwd     *node
@@ -168,12 +171,19 @@ func (sb *Sandbox) newPid() int {
 
 // become sets what a program finds when it starts.
 func (p *Proc) become(x *execution) {
-	p.program, p.argv, p.cwd, p.fds = x.program, x.argv, x.cwd, x.fds
-	p.env = slices.DeleteFunc(x.env, func(s string) bool { return strings.HasPrefix(s, "PWD=") })
-	if dir := p.sb.fs.path(x.cwd); dir != "" {
-		p.env = append(p.env, "PWD="+dir)
+	p.program, p.file, p.argv, p.cwd, p.fds = x.program, x.file, x.argv, x.cwd, x.fds
+	// Go programs of others learn their directory from PWD; for all, what it
+	// says is true.
+	const pwd = "PWD="
+	isPWD := func(s string) bool { return strings.HasPrefix(s, pwd) }
+	p.env = x.env
+	if slices.ContainsFunc(p.env, isPWD) || !p.program.snapshots() {
+		p.env = slices.DeleteFunc(slices.Clone(p.env), isPWD)
+		if dir := p.sb.fs.path(x.cwd); dir != "" {
+			p.env = append(p.env, pwd+dir)
+		}
 	}
-	p.caught, p.pending, p.preopens, p.root = 0, nil, map[uint32]string{}, fd{}
+	p.caught, p.noPIPE, p.pending, p.preopens, p.root = 0, false, nil, map[uint32]string{}, fd{}
 	for len(p.fds) < 3 {
 		p.fds = append(p.fds, fd{})
 	}

@@ -224,7 +224,7 @@ func (sb *Sandbox) start(ctx context.Context, j *job, c Command, out, errs *sink
 	if e != ok {
 		return nil, nil, &StartError{126, "working directory " + c.Dir, e}
 	}
-	x := &execution{cwd: dir, env: c.Env, program: c.Program, argv: c.Argv}
+	x := &execution{cwd: dir, env: c.Env, program: c.Program, file: c.Argv[0], argv: c.Argv}
 	if x.program == nil {
 		path := c.Argv[0]
 		if !strings.Contains(path, "/") {

@@ -737,7 +737,7 @@ func pathLink(p *Proc, m memory, a args) errno {
 
 func pathReadlink(p *Proc, m memory, a args) errno {
 	n, e := p.findAt(m, a.i32(0), a.u32(1), a.u32(2), false)
-	if e == ok && !n.is(sIFLNK) {
+	if e == ok && !n.is(sIFLNK) && n.virt.fd == nil {
 		e = eINVAL
 	}
 	if e != ok {
@@ -748,8 +748,11 @@ func pathReadlink(p *Proc, m memory, a args) errno {
 		return e
 	}
 	target := n.target
-	if n.virt.link != nil {
+	switch {
+	case n.virt.link != nil:
 		target = n.virt.link(p)
+	case n.virt.fd != nil:
+		target = p.sb.describe(n.virt.fd.openFile)
 	}
 	return m.put32(a.u32(5), uint32(copy(b, target)))
 }
@@ -834,7 +837,7 @@ func poll(p *Proc, m memory, a args) errno {
 				e, ready = err, true
 			} else {
 				bytes, ready = f.ready(p, s[8] == write)
-				hangup = f.pipe != nil && (s[8] == write && f.pipe.readers == 0 || s[8] == read && f.pipe.writers == 0)
+				hangup = f.pipe != nil && (s[8] == write && f.pipe.readers == 0 || s[8] == read && f.atEnd())
 			}
 			if !ready {
 				continue

@@ -21,6 +21,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -163,6 +164,18 @@ func (c *Ctx) open(name string) (io.ReadCloser, error) {
 		return nil, &os.PathError{Op: "read", Path: name, Err: syscall.EISDIR}
 	}
 	return f, nil
+}
+
+// openDir reads a directory, sorted, and leaves it open while its files are
+// looked at: who looks into /proc/self/fd finds the directory there.
+func openDir(name string) (entries []os.DirEntry, close func(), err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, func() {}, err
+	}
+	entries, err = f.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b os.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, func() { f.Close() }, err
 }
 
 // inputs opens each of names in turn, or standard input if there are none.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/benhoyt/goawk/interp"
@@ -63,7 +64,7 @@ func awk(c *Ctx) {
 		vars = append(vars, "FS", text)
 	}
 	funcs := awkFuncs()
-	prog, err := parser.ParseProgram([]byte(awkConstants(src)), &parser.ParserConfig{Funcs: funcs})
+	prog, err := parser.ParseProgram([]byte(awkSplit(awkConstants(src))), &parser.ParserConfig{Funcs: funcs})
 	if err != nil {
 		var pe *parser.ParseError
 		if errors.As(err, &pe) {
@@ -79,6 +80,19 @@ func awk(c *Ctx) {
 		c.dieCode(2, "%s", awkError(err))
 	}
 	c.code = code
+}
+
+// awkAssignsFS finds programs that set FS.
+var awkAssignsFS = regexp.MustCompile(`\bFS[ \t]*=[^=]`)
+
+// awkSplit lets a change of FS begin with the next record. goawk splits a
+// record when a field is first used, with what FS is then; a first rule that
+// uses one makes it early.
+func awkSplit(src string) string {
+	if awkAssignsFS.MatchString(src) {
+		return "NF < 0 { } " + src
+	}
+	return src
 }
 
 // shell is the path of sh; os/exec cannot search for it on WASI.

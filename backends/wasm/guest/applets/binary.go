@@ -296,23 +296,18 @@ func base64Tool(c *Ctx) {
 		alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567="
 	}
 	for _, r := range c.inputs(o.args) {
-		data, _ := io.ReadAll(r)
 		if !decode {
-			s := base64.StdEncoding.EncodeToString(data)
+			w := &wrapper{out: c.out, width: wrap}
+			enc := base64.NewEncoder(base64.StdEncoding, w)
 			if c.name == "base32" {
-				s = base32.StdEncoding.EncodeToString(data)
+				enc = base32.NewEncoder(base32.StdEncoding, w)
 			}
-			if wrap == 0 {
-				c.print(s)
-				continue
-			}
-			for len(s) > 0 {
-				n := min(wrap, len(s))
-				c.println(s[:n])
-				s = s[n:]
-			}
+			io.Copy(enc, r)
+			enc.Close()
+			w.end()
 			continue
 		}
+		data, _ := io.ReadAll(r)
 		var clean []byte
 		for _, b := range data {
 			if strings.IndexByte(alphabet, b) >= 0 {
@@ -335,6 +330,31 @@ func base64Tool(c *Ctx) {
 		if err != nil {
 			c.fail("invalid input")
 		}
+	}
+}
+
+// wrapper breaks lines; width 0 makes one without an end.
+type wrapper struct {
+	out        *bufio.Writer
+	width, col int
+}
+
+func (w *wrapper) Write(p []byte) (int, error) {
+	n := len(p)
+	for w.width > 0 && w.col+len(p) >= w.width {
+		k := w.width - w.col
+		w.out.Write(p[:k])
+		w.out.WriteByte('\n')
+		p, w.col = p[k:], 0
+	}
+	w.out.Write(p)
+	w.col += len(p)
+	return n, nil
+}
+
+func (w *wrapper) end() {
+	if w.width > 0 && w.col > 0 {
+		w.out.WriteByte('\n')
 	}
 }
 

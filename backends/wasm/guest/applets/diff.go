@@ -908,25 +908,27 @@ func (d *differ) contextual(fa, fb *diffFile, edits []hunkEdit) {
 	}
 }
 
-// sideBySide is -y.
+// sideBySide is -y: two columns, with a mark between them where they differ.
 func (d *differ) sideBySide(fa, fb *diffFile, edits []hunkEdit) {
-	gutter := max((d.width-3)/2, 3)
+	const tab, gap = 8, 3
+	second := (d.width + tab + gap) / (2 * tab) * tab // where the second column begins
+	half := max(0, min(second-gap, d.width-second))
+	if half == 0 {
+		second = d.width
+	}
 	row := func(l, r []byte, mark byte) {
 		text := func(b []byte) string {
-			return truncate(expandTabs(strings.TrimRight(string(b), "\n")), gutter-2)
+			return truncate(expandTabs(strings.TrimRight(string(b), "\n")), half)
 		}
-		left := text(l)
-		out := left
-		if mark != ' ' || r != nil {
-			if mark == ' ' && r != nil {
-				out = left + tabTo(textWidth(left), gutter+2) + text(r)
-				d.c.println(out)
-				return
-			}
-			out = left + tabTo(textWidth(left), gutter-1) + " " + string(mark)
-			if r != nil {
-				out += tabTo(gutter+1, gutter+2) + text(r)
-			}
+		out := text(l)
+		col := textWidth(out)
+		if mark != ' ' {
+			at := (half + second - 1) / 2
+			out += tabTo(col, at) + string(mark)
+			col = at + 1
+		}
+		if t := text(r); t != "" {
+			out += tabTo(col, second) + t
 		}
 		d.c.println(out)
 	}

@@ -238,7 +238,12 @@ func (f *finder) walk(e *found, test findTest, dev int64) {
 		test(e)
 	}
 	if e.info.IsDir() && !f.prune && !f.quit && (f.maxDepth < 0 || e.depth < f.maxDepth) && !(f.oneFS && e.info.Dev != dev) {
-		entries, err := os.ReadDir(e.path)
+		entries, close, err := openDir(e.path)
+		if e.depth > 100 { // descriptors are few
+			close()
+		} else {
+			defer close()
+		}
 		if err != nil {
 			if _, e2 := sys.Lstat(e.path); e2 == nil || !f.acts {
 				c.fail("%s: %s", shownName(e.path), Strerror(err))

@@ -20,10 +20,11 @@ type jqOptions struct {
 	names                                                                     []string
 	values                                                                    []any
 	named                                                                     map[string]any
+	sorted                                                                    bool
+	keys                                                                      *jqKeys
 }
 
-// jq is gojq with jq's command line. Objects are printed with sorted keys:
-// gojq keeps no order.
+// jq is gojq with jq's command line. See jqKeys for the order of keys.
 func jq(c *Ctx) {
 	opt := &jqOptions{indent: 2, named: map[string]any{}}
 	var operands, positional []string
@@ -131,7 +132,9 @@ func jq(c *Ctx) {
 				opt.color = true
 			case "tab":
 				opt.tab = true
-			case "sort-keys", "monochrome-output", "unbuffered", "stream":
+			case "sort-keys":
+				opt.sorted = true
+			case "monochrome-output", "unbuffered":
 			case "seq":
 				opt.seq = true
 			case "help":
@@ -164,7 +167,9 @@ func jq(c *Ctx) {
 				opt.ascii = true
 			case 'C':
 				opt.color = true
-			case 'S', 'M':
+			case 'S':
+				opt.sorted = true
+			case 'M':
 			case 'f':
 				fromFile = need("from-file", 1)[0]
 			case 'L':
@@ -213,6 +218,7 @@ func jq(c *Ctx) {
 	if err != nil {
 		c.jqCompileError(filter, err)
 	}
+	opt.keys = newJQKeys(query)
 	in := &jqInput{c: c, opt: opt, files: orStdin(operands)}
 	options := []gojq.CompilerOption{gojq.WithEnvironLoader(os.Environ), gojq.WithVariables(opt.names), gojq.WithInputIter(in),
 		gojq.WithFunction("input_filename", 0, 0, func(any, []any) any {
@@ -370,11 +376,7 @@ func (in *jqInput) open() bool {
 		}
 		dec := json.NewDecoder(r)
 		dec.UseNumber()
-		in.pull = func() (any, error) {
-			var v any
-			err := dec.Decode(&v)
-			return v, err
-		}
+		in.pull = func() (any, error) { return in.opt.keys.read(dec) }
 		return true
 	}
 	return false
@@ -516,7 +518,11 @@ func (w *jsonWriter) value(v any, depth int) {
 			return
 		}
 		w.b.WriteByte('{')
-		for i, k := range sortedNames(v) {
+		names := w.opt.keys.names
+		if w.opt.sorted {
+			names = sortedNames
+		}
+		for i, k := range names(v) {
 			if i > 0 {
 				w.b.WriteByte(',')
 			}

@@ -271,7 +271,7 @@ func ls(c *Ctx) {
 
 func (l *lister) directory(p string) {
 	c := l.c
-	names, err := os.ReadDir(p)
+	names, close, err := openDir(p)
 	if err != nil {
 		c.warn("cannot open directory %s: %s", quote(p), Strerror(err))
 		c.code = 2
@@ -312,6 +312,7 @@ func (l *lister) directory(p string) {
 		}
 		add(name)
 	}
+	close()
 	l.sort(entries)
 	if l.long || l.blocks {
 		total := int64(0)

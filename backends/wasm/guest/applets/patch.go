@@ -101,6 +101,9 @@ func patch(c *Ctx) {
 	if err != nil {
 		c.dieCode(2, "**** %v", err)
 	}
+	if len(data) == 0 {
+		return
+	}
 	if len(files) == 0 {
 		c.dieCode(2, "**** Only garbage was found in the patch input.")
 	}

@@ -2,6 +2,7 @@ package sh
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/applets"
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/sys"
@@ -197,7 +199,10 @@ func pwdBuiltin(s *Shell, args []string) int {
 
 // print writes a builtin's output and reports a failure.
 func (s *Shell) print(text, name string) int {
-	if _, err := io.WriteString(s.writer(1), text); err != nil {
+	switch _, err := io.WriteString(s.writer(1), text); {
+	case errors.Is(err, syscall.EPIPE):
+		return 128 + 13 // which it ends with
+	case err != nil:
 		s.errorf("%s: write error: %s", name, applets.Strerror(err))
 		return 1
 	}
@@ -305,6 +310,9 @@ func returnBuiltin(s *Shell, args []string) int {
 		return 1
 	}
 	st := s.status
+	if s.inTrap && len(s.callers) == s.trapCallers {
+		st = s.trapStatus
+	}
 	if len(args) > 1 {
 		n, err := strconv.Atoi(args[1])
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -328,7 +329,52 @@ func (s *Shell) timeClause(c *syntax.TimeClause) {
 		fmt.Fprintf(s.stderr(), "real %.2f\nuser %.2f\nsys %.2f\n", d, 0.0, 0.0)
 		return
 	}
-	fmt.Fprintf(s.stderr(), "\nreal\t%dm%.3fs\nuser\t0m0.000s\nsys\t0m0.000s\n", int(d)/60, d-float64(int(d)/60*60))
+	format := "\nreal\t%3lR\nuser\t%3lU\nsys\t%3lS"
+	if v := s.lookup("TIMEFORMAT"); v != nil {
+		format, _ = v.str()
+	}
+	if format != "" {
+		fmt.Fprintln(s.stderr(), timeText(format, d))
+	}
+}
+
+// timeText is TIMEFORMAT with its values. Processor time is not known here.
+func timeText(format string, real float64) string {
+	var b strings.Builder
+	for i := 0; i < len(format); i++ {
+		if format[i] != '%' || i+1 == len(format) {
+			b.WriteByte(format[i])
+			continue
+		}
+		i++
+		digits, long := 3, false
+		if c := format[i]; '0' <= c && c <= '9' && i+1 < len(format) {
+			digits = min(int(c-'0'), 3)
+			i++
+		}
+		if format[i] == 'l' && i+1 < len(format) {
+			long = true
+			i++
+		}
+		t := 0.0
+		switch format[i] {
+		case 'R':
+			t = real
+		case 'U', 'S':
+		case 'P':
+			b.WriteString("0.00")
+			continue
+		default:
+			b.WriteByte(format[i])
+			continue
+		}
+		if long {
+			fmt.Fprintf(&b, "%dm%.*fs", int(t)/60, digits, t-float64(int(t)/60*60))
+		} else {
+			fmt.Fprintf(&b, "%.*f", digits, t)
+		}
+	}
+	return b.String()
 }
 
 func (s *Shell) binaryCmd(c *syntax.BinaryCmd) {
@@ -403,6 +449,7 @@ func (s *Shell) pipeline(c *syntax.BinaryCmd) {
 			done <- i
 		}
 		if last && announce == nil {
+			runtime.Gosched() // so that those before have begun, and written what is quickly written
 			run()
 		} else {
 			go run()

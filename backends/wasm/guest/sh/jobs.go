@@ -112,6 +112,7 @@ func (sh *shared) forget(pid int) {
 // kill sends a signal to a process or to one of our subshells.
 func (s *Shell) kill(pid, sig int) error {
 	s.shared.mu.Lock()
+	caught := s.shared.caught[sig]
 	sub := s.shared.subs[pid]
 	var below []int
 	if sub != nil {
@@ -125,8 +126,17 @@ func (s *Shell) kill(pid, sig int) error {
 	}
 	s.shared.mu.Unlock()
 	if sub == nil {
-		if pid == s.shared.pid && s.shared.caught[sig] && s.depth == 0 {
-			s.pendingSignal(sig)
+		if pid == s.shared.pid && caught {
+			// The main shell finds it when the command that runs now is over;
+			// the kernel's message could come later. Where bash forks, that
+			// command has begun by the time of the signal.
+			if s.depth > 0 {
+				time.Sleep(time.Millisecond)
+			}
+			select {
+			case s.shared.own <- sig:
+			default:
+			}
 			return nil
 		}
 		return sys.Kill(pid, sig)
@@ -152,16 +162,6 @@ func (s *Shell) kill(pid, sig int) error {
 	return nil
 }
 
-func (s *Shell) pendingSignal(sig int) {
-	if s.pending == nil {
-		s.pending = make(chan int, 16)
-	}
-	select {
-	case s.pending <- sig:
-	default:
-	}
-}
-
 // Traps
 
 // setTraps makes the process catch what the main shell's traps name.
@@ -172,38 +172,42 @@ func (s *Shell) setTraps() {
 		}
 		return
 	}
-	var sigs []int
+	var sigs, ignore []int
 	changed := false
 	for n := 1; n <= sys.LastSignal; n++ {
 		cmd, ok := s.traps[sys.SignalName(n)]
 		want := ok && cmd != ""
-		if want {
+		switch {
+		case want:
 			sigs = append(sigs, n)
+		case ok:
+			ignore = append(ignore, n)
 		}
 		changed = changed || want != s.shared.caught[n]
+		s.shared.mu.Lock()
 		s.shared.caught[n] = want
-		if ok && cmd == "" {
-			sys.Ignore(n)
+		s.shared.mu.Unlock()
+	}
+	if changed {
+		if s.shared.stop != nil {
+			s.shared.stop()
+			s.shared.stop = nil
+		}
+		if len(sigs) > 0 {
+			s.shared.signals, s.shared.stop = sys.Notify(sigs...)
 		}
 	}
-	if !changed {
-		return
+	for _, n := range ignore { // after stop, which undoes it
+		sys.Ignore(n)
 	}
-	if s.shared.stop != nil {
-		s.shared.stop()
-		s.shared.stop = nil
-	}
-	if len(sigs) > 0 {
-		s.shared.signals, s.shared.stop = sys.Notify(sigs...)
+	if _, ok := s.traps["PIPE"]; !ok {
+		sys.KeepPipe()
 	}
 }
 
 // runTraps runs the traps of signals that have come.
 func (s *Shell) runTraps() {
-	if s.inTrap {
-		return
-	}
-	if s.pending == nil && (s.depth > 0 || s.shared.stop == nil) {
+	if s.pending == nil {
 		return
 	}
 	for {
@@ -227,7 +231,10 @@ func (s *Shell) runTraps() {
 }
 
 func (s *Shell) signalTrap(sig int) {
-	if cmd := s.traps[sys.SignalName(sig)]; cmd != "" {
+	bit := uint64(1) << sig
+	if cmd := s.traps[sys.SignalName(sig)]; cmd != "" && s.trapping&bit == 0 {
+		s.trapping |= bit // not within itself
+		defer func() { s.trapping &^= bit }()
 		s.runTrap(cmd)
 	}
 }
@@ -236,10 +243,10 @@ func (s *Shell) signalTrap(sig int) {
 func (s *Shell) runTrap(cmd string) {
 	status, line, in, ps := s.status, s.line, s.inTrap, s.pipestatus
 	s.inTrap = true
-	outer := s.trapStatus
-	s.trapStatus = status
+	outer, callers := s.trapStatus, s.trapCallers
+	s.trapStatus, s.trapCallers = status, len(s.callers)
 	s.runReader(strings.NewReader(cmd), s.name)
-	s.inTrap, s.trapStatus = in, outer
+	s.inTrap, s.trapStatus, s.trapCallers = in, outer, callers
 	if s.ctl == ctlNone {
 		s.status, s.line = status, line
 	}

@@ -1,6 +1,7 @@
 package sh
 
 import (
+	"errors"
 	"io"
 	"maps"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/applets"
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/sys"
@@ -174,6 +176,17 @@ func (s *Shell) open(name string, flags int) (*os.File, error) {
 			return nil, syscall.ENOENT
 		}
 		return dup(f.f)
+	}
+	if i, err := sys.Stat(s.path(name)); err == nil && i.StMode&syscall.S_IFMT == syscall.S_IFIFO && flags&os.O_RDWR == 0 {
+		s.tell(0) // & does not wait for this
+		for {     // the other end may be opened by another subshell of this process
+			f, err := sys.OpenFIFO(s.path(name), flags&os.O_WRONLY != 0)
+			if !errors.Is(err, syscall.ENXIO) {
+				return f, err
+			}
+			time.Sleep(2 * time.Millisecond)
+			s.yield()
+		}
 	}
 	defer sys.Umask(sys.Umask(s.mask))
 	return os.OpenFile(s.path(name), flags, 0o666)

@@ -35,6 +35,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/sys"
@@ -79,30 +80,32 @@ type Shell struct {
 	dir  string
 	mask int
 
-	status     int
-	pipestatus []int
-	lastBg     int
-	underscore string
-	substLast  int // status of the last command substitution of a command, or -1
-	line       int
-	traps      map[string]string
-	outerTraps map[string]string // what trap shows in a subshell that set none
-	trapStatus int               // $? when the running trap began, for exit
-	inTrap     bool
-	ctl        control
-	ctlN       int
-	loops      int
-	noerr      int // > 0: a failure does not end the shell
-	jobs       []*job
-	outerJobs  []*job // what jobs shows in a subshell that started none
-	optpos     int
-	dirstack   []string
-	hash       map[string]found
-	tempFds    []int         // descriptors of <( ) of the running command
-	announce   func(pid int) // tells & the pid, once
-	killed     *atomic.Int32 // the signal that ended this subshell
-	pending    chan int      // signals sent to a subshell that traps them
-	testError  bool          // [[ ]] had a bad expression
+	status      int
+	pipestatus  []int
+	lastBg      int
+	underscore  string
+	substLast   int // status of the last command substitution of a command, or -1
+	line        int
+	traps       map[string]string
+	outerTraps  map[string]string // what trap shows in a subshell that set none
+	trapStatus  int               // $? when the running trap began, for exit and return
+	trapCallers int               // how many functions it interrupts
+	inTrap      bool
+	trapping    uint64 // signals whose traps run, by bit
+	ctl         control
+	ctlN        int
+	loops       int
+	noerr       int // > 0: a failure does not end the shell
+	jobs        []*job
+	outerJobs   []*job // what jobs shows in a subshell that started none
+	optpos      int
+	dirstack    []string
+	hash        map[string]found
+	tempFds     []int         // descriptors of <( ) of the running command
+	announce    func(pid int) // tells & the pid, once
+	killed      *atomic.Int32 // the signal that ended this subshell
+	pending     chan int      // signals sent to a subshell that traps them
+	testError   bool          // [[ ]] had a bad expression
 }
 
 type call struct {
@@ -130,6 +133,7 @@ type shared struct {
 	subs    map[int]*Shell // subshells that have a pid
 	nextPid int
 	signals <-chan int
+	own     chan int // those that this process sends itself
 	stop    func()
 	caught  map[int]bool
 	self    string // this program's file
@@ -215,10 +219,32 @@ func (nowhere) Read(p []byte) (int, error)  { return 0, os.ErrClosed }
 
 func (s *Shell) writer(fd int) io.Writer {
 	if f := s.fds[fd]; f != nil {
-		return f.f
+		return output{s, f.f}
 	}
 	return nowhere{}
 }
+
+// output is where this shell itself writes. A pipe that nobody reads ends it
+// as signal 13 would, and only it: the process has other shells. With that
+// signal ignored or trapped the write just fails.
+type output struct {
+	s *Shell
+	f *os.File
+}
+
+func (o output) Write(p []byte) (int, error) {
+	n, err := o.f.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		if _, trapped := o.s.traps["PIPE"]; trapped {
+			return n, errBrokenPipe
+		}
+		o.s.killed.CompareAndSwap(0, int32(sys.SignalNumber("PIPE")))
+	}
+	return n, err
+}
+
+// errBrokenPipe is EPIPE where it does not end anything.
+var errBrokenPipe = errors.New("Broken pipe")
 
 func (s *Shell) stderr() io.Writer { return s.writer(2) }
 
@@ -260,7 +286,8 @@ func New(name string, env []string, self string) *Shell {
 	s := &Shell{name: name, bash: base == "bash", ash: base == "ash", vars: map[string]*variable{}, owned: map[string]bool{},
 		funcs: map[string]*function{}, aliases: map[string]string{}, shopt: map[string]bool{"extglob": true, "expand_aliases": base != "bash", "sourcepath": true},
 		dir: dir, traps: map[string]string{}, substLast: -1}
-	s.shared = &shared{start: time.Now(), procs: map[int]*Shell{}, subs: map[int]*Shell{}, nextPid: 1 << 22, caught: map[int]bool{}, self: self}
+	s.shared = &shared{start: time.Now(), procs: map[int]*Shell{}, subs: map[int]*Shell{}, nextPid: 1 << 22, caught: map[int]bool{}, own: make(chan int, 16), self: self}
+	s.pending = s.shared.own
 	s.shared.pid, _, _, _, _ = sys.Ids()
 	s.pid = s.shared.pid
 	s.killed = new(atomic.Int32)
@@ -283,6 +310,7 @@ func New(name string, env []string, self string) *Shell {
 		s.opt[o] = true
 	}
 	s.importEnv(env)
+	sys.KeepPipe()
 	return s
 }
 
@@ -313,7 +341,7 @@ func (s *Shell) fork() *Shell {
 	if len(s.jobs) > 0 {
 		c.outerJobs = s.jobs
 	}
-	c.ctl, c.loops, c.inTrap = ctlNone, s.loops, false
+	c.ctl, c.loops, c.inTrap, c.trapping = ctlNone, s.loops, false, 0
 	c.killed, c.pending = new(atomic.Int32), nil
 	return &c
 }
@@ -370,7 +398,7 @@ func (s *Shell) yield() {
 	if s.depth > 0 || len(s.jobs) > 0 {
 		runtime.Gosched()
 	}
-	for p := s; p != nil && p.depth > 0; p = p.parent {
+	for p := s; p != nil && (p.depth > 0 || p == s); p = p.parent {
 		if sig := p.killed.Load(); sig != 0 {
 			s.killed.CompareAndSwap(0, sig)
 			panic(abort{status: 128 + int(sig), exit: true})

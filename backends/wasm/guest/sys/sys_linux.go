@@ -90,6 +90,18 @@ func Notify(sigs ...int) (c <-chan int, stop func()) {
 	return out, func() { signal.Stop(in); close(done) }
 }
 
+// OpenFIFO opens a named pipe without blocking the process.
+func OpenFIFO(name string, write bool) (*os.File, error) {
+	if write {
+		return os.OpenFile(name, os.O_WRONLY, 0)
+	}
+	return os.Open(name)
+}
+
+// KeepPipe lets writes to a pipe that nobody reads fail with EPIPE, where they
+// would end this process. It does not change what its children do.
+func KeepPipe() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
 // Ignore makes the process and its children ignore signals.
 func Ignore(sig int) { signal.Ignore(syscall.Signal(sig)) }
 

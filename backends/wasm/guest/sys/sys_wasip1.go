@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"unsafe"
 )
@@ -274,7 +275,9 @@ func Notify(sigs ...int) (c <-chan int, stop func()) {
 			if _, err := io.ReadFull(f, b[:]); err != nil {
 				return
 			}
-			out <- int(binary.LittleEndian.Uint32(b[:]))
+			if sig := int(binary.LittleEndian.Uint32(b[:])); slices.Contains(sigs, sig) {
+				out <- sig
+			}
 		}
 	}()
 	return out, func() {
@@ -284,6 +287,30 @@ func Notify(sigs ...int) (c <-chan int, stop func()) {
 		f.Close()
 	}
 }
+
+//go:wasmimport wasi_snapshot_preview1 path_open
+//go:noescape
+func pathOpen(dir, dirflags int32, path unsafe.Pointer, n uint32, oflags int32, rights, inherited uint64, fdflags int32, fd *int32) uint32
+
+// OpenFIFO opens a named pipe without blocking the process: ENXIO means that
+// nobody reads it yet.
+func OpenFIFO(name string, write bool) (*os.File, error) {
+	const follow, nonblock, fdRead, fdWrite = 1, 4, 1 << 1, 1 << 6
+	rights := uint64(fdRead)
+	if write {
+		rights = fdWrite
+	}
+	p, n := bytesOf(absolute(name))
+	var fd int32
+	if err := errno(pathOpen(1000, follow, p, n, 0, rights, rights, nonblock, &fd)); err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// KeepPipe lets writes to a pipe that nobody reads fail with EPIPE, where they
+// would end this process. It does not change what its children do.
+func KeepPipe() { kSigaction(13, 3) }
 
 // Ignore makes the process and its children ignore a signal.
 func Ignore(sig int) { kSigaction(int32(sig), 1) }
