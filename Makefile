@@ -39,19 +39,20 @@ MODULES = . $(wildcard $(GUEST))
 # Whose benchmarks tell what users will feel.
 BENCH = ./backends/docker ./backends/wasm ./daemon ./daemon/mcptest ./cmd/kilntainersd ./cmd/kilntainers-stdio ./packaging/systemdtest
 
-# Other people's MCP clients, and E2B's SDK, kept from one clone to the next.
+# Other people's MCP clients, E2B's SDK and a WebAssembly module, kept from one
+# clone to the next.
 NODE_CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kilntainers-test
-NODE_TOOLS = daemon/mcptest/node:node backends/e2b/e2btest/node:e2b
+NODE_TOOLS = daemon/mcptest/node:node backends/e2b/e2btest/node:e2b backends/wasm/testdata/node:wasm
 
 # What the tests can use beyond Go, as Debian 12 names it on amd64: engines and
 # what makes an image for them; the agent's compilers, and arm64 to run it; what
 # the guest's tools are compared with; an editor that saves in its own way; what
 # reads systemd's units; what reads the manual, and completes; what checks a
-# package.
+# package; what watches the daemon's system calls; C for WebAssembly.
 TEST_PACKAGES = docker.io podman crun uidmap slirp4netns fuse-overlayfs iptables mmdebstrap docker-registry \
 	gcc gcc-aarch64-linux-gnu libc6-dev musl-dev musl-dev:arm64 qemu-user-static \
 	bash bzip2 coreutils diffutils findutils grep jq mawk sed tar vim systemd \
-	man-db zsh fish lintian
+	man-db zsh fish lintian strace clang lld wasi-libc libclang-rt-14-dev-wasm32
 
 .PHONY: help
 help: ## List the targets
@@ -155,7 +156,7 @@ fuzz-list:
 	@grep -rE --include='*_test.go' '^func Fuzz' . | sed -E 's|/[^/]*:func (Fuzz[A-Za-z0-9_]*).*| \1|'
 
 test-busybox: ## Score go_busybox with BusyBox's own tests; BUSYBOX_SRC names its source
-	@cd $(GUEST) && $(GO) test -count=1 -run TestBusyBox -v . | sed -n 's/^ *busybox_test.go:[0-9]*: //p; /^--- \|^ok\|^FAIL/p'
+	@$(GO) test -count=1 -run TestBusyBox -v ./backends/wasm | sed -n 's/^ *busybox_test.go:[0-9]*: //p; /^--- \|^ok\|^FAIL/p'
 
 size: build ## Tell how large the programs are
 	@mkdir -p bin/nomodal && CGO_ENABLED=0 $(GO) build -tags nomodal -trimpath -ldflags '$(LDFLAGS)' -o bin/nomodal/ ./cmd/kilntainersd

@@ -22,7 +22,10 @@ import (
 
 // The tests share one kernel, in which busybox is loaded all the time, and its
 // cache, which lasts for one run.
-var drivers backends.Drivers
+var (
+	drivers  backends.Drivers
+	cacheDir string
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -31,8 +34,9 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(dir)
-		if out, err := exec.Command("go", "run", "./testdata/warm", dir).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "fill the cache: %v\n%s", err, out)
+		cacheDir = dir
+		if err := warm(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		drivers = Drivers(func() string { return dir })
@@ -47,6 +51,15 @@ func TestMain(m *testing.M) {
 		defer b.Close()
 		return m.Run()
 	}())
+}
+
+// warm compiles busybox, or the modules it is given, into the cache.
+func warm(modules ...string) error {
+	out, err := exec.Command("go", append([]string{"run", "./testdata/warm", cacheDir}, modules...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("fill the cache: %w\n%s", err, out)
+	}
+	return nil
 }
 
 func driver(t testing.TB, name string) backends.Driver {
@@ -203,6 +216,54 @@ func TestCModule(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", c.line, got, c.want)
 		}
 	}
+}
+
+// Programs of others that contrib/profiles/wasm.toml has: esbuild as its project
+// publishes it, and gofmt.
+func TestRealModules(t *testing.T) {
+	gofmt := filepath.Join(t.TempDir(), "gofmt.wasm")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", gofmt, "cmd/gofmt")
+	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build gofmt: %v\n%s", err, out)
+	}
+	esbuild := filepath.Join(nodeModules(t), "@esbuild", "wasi-preview1", "esbuild.wasm")
+	if err := warm(esbuild, gofmt); err != nil {
+		t.Fatal(err)
+	}
+	o := moduleOptions(t, esbuild)
+	o.Commands = map[string]string{"gofmt": gofmt}
+	o.MaxMemory = 512
+	sb := create(t, open(t, "wasm", o, backends.Spec{}))
+	for _, c := range []struct{ line, want string }{
+		{`mkdir src; echo 'export const n: number = 41' > src/lib.ts; echo 'import { n } from "./lib"; console.log(n + 1 as number)' > src/app.ts
+			esbuild src/app.ts --bundle --minify --log-level=error --outfile=dist/app.js && cat dist/app.js`, "(()=>{console.log(42);})();\n"},
+		{`cd src && esbuild --loader=ts < lib.ts | sed s/41/42/`, "export const n = 42;\n"},
+		{`esbuild nosuch.ts 2>&1 | grep ERROR; echo "${PIPESTATUS[0]}"`, "✘ [ERROR] Could not resolve \"nosuch.ts\"\n1\n"},
+		{`printf 'package  p\nfunc f( ){}\n' > p.go; gofmt -l .; gofmt -w p.go; cat p.go; echo '}' | gofmt > /dev/null 2>&1; echo $?`, "p.go\npackage p\n\nfunc f() {}\n2\n"},
+	} {
+		if got := sh(t, sb, c.line); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.line, got, c.want)
+		}
+	}
+}
+
+// nodeModules is where make test has installed what testdata/node names.
+func nodeModules(t *testing.T) string {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	installed := filepath.Join(cache, "kilntainers-test", "wasm")
+	want, err := os.ReadFile("testdata/node/package-lock.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(installed, "package-lock.json")); err != nil || !bytes.Equal(got, want) {
+		require(t, "node", "needs esbuild as a WebAssembly module; make test installs it where there is npm")
+	}
+	return filepath.Join(installed, "node_modules")
 }
 
 func TestOptions(t *testing.T) {
