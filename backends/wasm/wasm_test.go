@@ -221,13 +221,20 @@ func TestCModule(t *testing.T) {
 // Programs of others that contrib/profiles/wasm.toml has: esbuild as its project
 // publishes it, and gofmt.
 func TestRealModules(t *testing.T) {
+	modules := nodeModules(t)
+	if raced {
+		if out, err := exec.Command("go", "test", "-count=1", "-run", "^TestRealModules$", ".").CombinedOutput(); err != nil {
+			t.Fatalf("without the race detector: %v\n%s", err, out)
+		}
+		return
+	}
 	gofmt := filepath.Join(t.TempDir(), "gofmt.wasm")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", gofmt, "cmd/gofmt")
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build gofmt: %v\n%s", err, out)
 	}
-	esbuild := filepath.Join(nodeModules(t), "@esbuild", "wasi-preview1", "esbuild.wasm")
+	esbuild := filepath.Join(modules, "@esbuild", "wasi-preview1", "esbuild.wasm")
 	if err := warm(esbuild, gofmt); err != nil {
 		t.Fatal(err)
 	}
