@@ -310,7 +310,7 @@ func unitOf(cgroup string) (unit string) {
 	return unit
 }
 
-// ticketOf is the ticket of a record.
+// ticket is what the sandbox of a record is adopted with.
 func (l legacy) ticket(r record) backends.Ticket {
 	return backends.Ticket{ID: r.Sandbox.ID, Data: r.Sandbox.Data, File: l.channel}
 }

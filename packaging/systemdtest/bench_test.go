@@ -25,7 +25,7 @@ func BenchmarkActivation(b *testing.B) {
 			m := &machine{b, m.id}
 			var took []float64
 			for b.Loop() {
-				for _, line := range strings.Fields(m.run("/root/load --profile debian --activations 10")) {
+				for _, line := range strings.Fields(m.run("/opt/load --profile debian --activations 10")) {
 					ms, err := strconv.ParseFloat(line, 64)
 					if err != nil {
 						b.Fatal(err)

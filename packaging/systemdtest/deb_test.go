@@ -20,7 +20,7 @@ const (
 func (m *machine) packages() (older, newer string) {
 	m.Helper()
 	at := filepath.Join(scratch, "packages")
-	dist := filepath.Join(at, "root")
+	dist := filepath.Join(at, "opt")
 	if _, err := os.Stat(at); err != nil {
 		makeTarget(m.TB, "packages", "DIST="+dist, "ARCHES="+runtime.GOARCH, "FORMATS=deb", "VERSION=v"+newerVersion)
 		makeTarget(m.TB, "build", "BIN="+filepath.Join(dist, "older"), "VERSION=v"+olderVersion)
@@ -29,10 +29,10 @@ func (m *machine) packages() (older, newer string) {
 		}
 	}
 	m.copy(at)
-	m.run(`cd /root && mv kilntainers_*.deb newer.deb && dpkg-deb --raw-extract newer.deb old &&
+	m.run(`cd /opt && mv kilntainers_*.deb newer.deb && dpkg-deb --raw-extract newer.deb old &&
 		sed -i 's/^Version: .*/Version: ` + olderVersion + `-1/' old/DEBIAN/control && echo '# older' >>old/etc/kilntainers/kilntainers.toml &&
 		cp older/* old/usr/bin/ && dpkg-deb -Zgzip -z1 --root-owner-group --build old older.deb && rm -r old older`)
-	return "/root/older.deb", "/root/newer.deb"
+	return "/opt/older.deb", "/opt/newer.deb"
 }
 
 // The life of an installed .deb.
@@ -77,7 +77,7 @@ func TestPackage(t *testing.T) {
 	})
 	m.step("purge", func(m *machine) {
 		m.run("dpkg --purge kilntainers")
-		got := strings.Fields(m.run("find / -xdev -path /proc -prune -o -path /root -prune -o -name '*kilntainers*' -print; find /run -xdev -name '*kilntainers*'"))
+		got := strings.Fields(m.run("find / -xdev -path /proc -prune -o -path /opt -prune -o -name '*kilntainers*' -print; find /run -xdev -name '*kilntainers*'"))
 		if want := []string{"/run/kilntainers"}; !slices.Equal(got, want) {
 			m.Errorf("left are %q, want %q", got, want)
 		}

@@ -29,7 +29,7 @@ type tally struct {
 func (m *machine) driver() {
 	m.Helper()
 	dir := m.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "root", "load"), "./load")
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "opt", "load"), "./load")
 	build.Env = append(build.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		m.Fatalf("build the load: %v\n%s", err, out)
@@ -42,7 +42,7 @@ func (m *machine) driver() {
 func (m *machine) load(profile string) *load {
 	m.Helper()
 	m.driver()
-	cmd := m.command("root", "exec /root/load --profile "+profile)
+	cmd := m.command("root", "exec /opt/load --profile "+profile)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		m.Fatal(err)

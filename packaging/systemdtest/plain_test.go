@@ -187,7 +187,7 @@ func TestSystemUnits(t *testing.T) {
 		m.driver()
 		m.write(config, strings.Replace(goodConfig, "[daemon]", "[daemon]\nexit_when_idle = 1", 1))
 		m.run("systemctl stop kilntainers.service") // not restart, which keeps the sessions that clients forgot
-		if met := m.run("/root/load --profile debian --edges 12"); met == "1" {
+		if met := m.run("/opt/load --profile debian --edges 12"); met == "1" {
 			m.Errorf("it never left")
 		}
 		m.write(config, goodConfig)
