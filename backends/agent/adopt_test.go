@@ -362,24 +362,28 @@ func TestAdoptWrongKey(t *testing.T) {
 		"no key in half EXEC":     {appendHeader(nil, frameExec, 1, maxExec), false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := startAgent(t)
-			if test.keyed {
-				// No text of a SYNC ends like the beginning of this one, which the
-				// agent would have to wait for.
-				b.conn.Write(append(appendHeader(nil, frameKey, 0, keySize), "!"+rand.Text()[1:]...))
-			}
-			b.conn.Write(test.before)
-			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-			defer cancel()
-			if test.status == 0 {
-				time.AfterFunc(300*time.Millisecond, cancel)
-			}
-			_, err := Adopt(ctx, b.conn, FindMark(b.conn), State{Version: version, Key: rand.Text()}, Options{})
-			if err == nil || errors.Is(err, context.Canceled) != (test.status == 0) {
-				t.Errorf("got %v", err)
-			}
-			if got := b.status(t); got != test.status {
-				t.Errorf("got status %d, %q; want %d", got, &b.stderr, test.status)
+			for try := 1; ; try++ {
+				b := startAgent(t)
+				if test.keyed {
+					b.conn.Write(append(appendHeader(nil, frameKey, 0, keySize), rand.Text()...))
+				}
+				b.conn.Write(test.before)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				if test.status == 0 {
+					time.AfterFunc(300*time.Millisecond, cancel)
+				}
+				_, err := Adopt(ctx, b.conn, FindMark(b.conn), State{Version: version, Key: rand.Text()}, Options{})
+				cancel()
+				if errors.Is(err, context.DeadlineExceeded) && try < 5 {
+					continue // one in thirty times it ends as the key begins, and the agent waits for more
+				}
+				if err == nil || errors.Is(err, context.Canceled) != (test.status == 0) {
+					t.Errorf("got %v", err)
+				}
+				if got := b.status(t); got != test.status {
+					t.Errorf("got status %d, %q; want %d", got, &b.stderr, test.status)
+				}
+				return
 			}
 		})
 	}
