@@ -434,8 +434,8 @@ func TestKilledBeforeEndOfInput(t *testing.T) {
 		stop := errors.New("stop")
 		in, out := io.Pipe()
 		go out.Write([]byte("half"))
-		_, err := b.Exec(ctx, Command{Exec: backends.Exec{Command: "head -c 4; cat; touch " + file, Stdin: in, Stdout: ready(func() { cancel(stop); out.Close() })}})
-		if err != stop {
+		_, err := b.Exec(ctx, Command{Exec: backends.Exec{Command: "head -c 4; cat; touch " + file, Stdin: in, Stdout: ready(func() { cancel(stop); out.CloseWithError(stop) })}})
+		if !errors.Is(err, stop) {
 			t.Errorf("got %v, want %v", err, stop)
 		}
 	}
