@@ -263,7 +263,7 @@ func TestRequest(t *testing.T) {
 		"pids":         *h.PidsLimit == 512,
 		"disk":         h.StorageOpt["size"] == "2g",
 		"mount":        slices.Equal(h.Binds, []string{"data:/data"}),
-		"tmpfs":        len(h.Tmpfs) == 2 && h.Tmpfs["/run"] == "size=5m" && h.Tmpfs["/tmp"] == "rw,exec,nosuid,nodev,mode=1777,size=536870912",
+		"tmpfs":        len(h.Tmpfs) == 2 && h.Tmpfs["/run"] == "size=5m" && h.Tmpfs["/tmp"] == "rw,exec,nosuid,nodev,mode=1777,size=536870912,nr_inodes=262144",
 		"capabilities": slices.Equal(h.CapAdd, []string{"setuid", "CAP_KILL"}) && slices.Equal(h.CapDrop, []string{"ALL"}),
 		"ulimits":      len(h.Ulimits) == 2 && h.Ulimits[0].Soft == 5 && h.Ulimits[1].Name == "core",
 		"oom":          h.OomScoreAdj == 500,

@@ -36,6 +36,15 @@ const agentDir = "/.kilntainers"
 // ranges up to 2^30, and there are programs that close all of them one by one.
 const maxFiles = 16384
 
+// A file in memory costs about 1.1 KiB beside its content, which the size of
+// its file system does not count and memory does. With one for every so many
+// bytes, what is half as large as memory never fills it: whatever is in /tmp,
+// there is room to run rm.
+const (
+	bytesPerInode = 2048
+	minInodes     = 1024
+)
+
 // A request is a container to create.
 type request struct {
 	config     *container.Config
@@ -100,7 +109,7 @@ func buildRequest(s backends.Spec, o *Options, f *runFlags, name string) request
 		}
 		h.Tmpfs[dir] = "rw,exec,nosuid,nodev,mode=1777"
 		if bytes > 0 {
-			h.Tmpfs[dir] += fmt.Sprintf(",size=%d", int64(bytes))
+			h.Tmpfs[dir] += fmt.Sprintf(",size=%d,nr_inodes=%d", int64(bytes), max(int64(bytes)/bytesPerInode, minInodes))
 		}
 	}
 	if !s.Network {
@@ -167,6 +176,13 @@ func (r request) forPodman(f *runFlags, user string) {
 	// Podman adds nproc=1048576 to any list of ulimits, which a service without
 	// CAP_SYS_RESOURCE cannot set. Its own defaults are modest.
 	r.host.Ulimits = f.host.Ulimits
+
+	// It knows no nr_inodes.
+	for dir, options := range r.host.Tmpfs {
+		if _, given := f.host.Tmpfs[dir]; !given {
+			r.host.Tmpfs[dir], _, _ = strings.Cut(options, ",nr_inodes=")
+		}
+	}
 
 	// It makes the root directory with mode 0555 unless the image says
 	// otherwise, and root without this capability could not write there. For

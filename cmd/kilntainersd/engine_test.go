@@ -479,6 +479,7 @@ func TestHostileOnEngines(t *testing.T) {
 			}
 		}
 		const timedOut = `\[kilntainers: command timed out after 1s\]`
+		const allNames = "all names of /tmp"
 		for _, c := range []struct{ name, command, want string }{ // want is a pattern
 			{"signals to the first process", `for s in KILL STOP TERM INT HUP QUIT SEGV USR1; do kill -$s 1; done; echo alive`, `"stdout":"alive\\n"`},
 			{"SIGKILL to all", `sleep 300 & kill -KILL -1; sleep 300`, `"exit_code":137`},
@@ -487,7 +488,7 @@ func TestHostileOnEngines(t *testing.T) {
 			{"fork bomb", `trap '' TERM; b() { b | b & }; b; wait; sleep 300`, timedOut},
 			{"all memory", `tail /dev/zero`, `"exit_code":137`},
 			{"all of /tmp", `cat /dev/zero > /tmp/x; rm /tmp/x`, `No space left on device`},
-			{"all names of /tmp", `mkdir /tmp/d; cd /tmp/d; seq 1000000 | xargs touch; cd; rm -r /tmp/d; echo done`, timedOut + `|"stdout":"done\\n"|No space left on device`},
+			{allNames, `mkdir /tmp/d; cd /tmp/d; seq 1000000 | xargs touch 2>&1 | grep -m 1 'No space left on device'`, timedOut + `|No space left on device|"exit_code":137`},
 			{"endless output", `yes & yes >&2 & wait`, `output limit exceeded`},
 			{"endless line", `cat /dev/zero`, `output limit exceeded`},
 			{"no output to write to", `exec >&- 2>&-; sleep 300`, timedOut},
@@ -501,8 +502,14 @@ func TestHostileOnEngines(t *testing.T) {
 				t.Errorf("%s: got %.1000s", c.name, got.text())
 			}
 			undisturbed(c.name)
-			// The sandbox may have died of it, which would be told. What it has in
-			// /tmp is in its memory, and would be the next one's death.
+			if c.name == allNames && strings.Contains(host, "podman") {
+				// Podman sets no limit to names, so they may have filled the memory,
+				// and whatever runs there now is killed for it.
+				s.leave()
+				s = p.shim("box")
+			}
+			// The sandbox may have died of it, which would be told. What is left in
+			// /tmp is in its memory, but never all of it.
 			if got := sh(s, "rm -rf /tmp/[dx]; echo next").output(t); got.Stdout != "next\n" {
 				t.Errorf("%s: the next call got %+v", c.name, got)
 			}
