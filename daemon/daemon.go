@@ -89,7 +89,8 @@ type Daemon struct {
 // clean stop. A bad profile is no reason to return; a socket that cannot be
 // opened is.
 //
-//	state ─► load ─► sweep ─► table ─► what an earlier daemon kept ─► sockets ─► READY …
+//	state ─► load ─► table ─► what an earlier daemon kept ─► sockets ─► …
+//	               └► sweep ──────────────────────────────────────► READY …
 //	… ctx ends ─► STOPPING ─► calls ─► sandboxes ─► clients ─► sockets
 func Run(ctx context.Context, o Options) error {
 	d := &Daemon{opts: o, log: o.Log, started: time.Now()}
@@ -126,7 +127,13 @@ func Run(ctx context.Context, o Options) error {
 		inherited: in.listeners,
 	}
 	old := keeper.found(in.take())
-	d.sweep(ctx, conf, toBeAdopted(old, conf), false)
+	// Engines take their time, which only sandboxes wait for, not clients.
+	sctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer close(d.table.swept)
+		d.sweep(sctx, conf, toBeAdopted(old, conf), false)
+	}()
+	defer func() { cancel(); <-d.table.swept }()
 	d.reloader.start(conf, problems)
 	listeners, err := listenAll(ctx, in.listeners, paths.listen)
 	if err != nil {
@@ -183,10 +190,13 @@ func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners, ke
 		g.Go(func() error { return d.exitWhenIdle(gctx, after) })
 	}
 
-	d.log.Info("started", "version", d.opts.Version, "listen", d.addresses, "config", d.reloader.status().Files)
-	d.notify(notifyReady(d.summary()))
-	if d.opts.Ready != nil {
-		d.opts.Ready(d.addresses)
+	<-d.table.swept
+	if gctx.Err() == nil {
+		d.log.Info("started", "version", d.opts.Version, "listen", d.addresses, "config", d.reloader.status().Files)
+		d.notify(notifyReady(d.summary()))
+		if d.opts.Ready != nil {
+			d.opts.Ready(d.addresses)
+		}
 	}
 	g.Go(func() error {
 		<-gctx.Done()

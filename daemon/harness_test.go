@@ -88,14 +88,21 @@ func prepare(t testing.TB, fake *backendtest.Fake, toml string) *running {
 // launch runs the daemon on the files as they are.
 func (r *running) launch() {
 	r.Helper()
+	r.begin()()
+}
+
+// begin is launch without waiting until the daemon is ready, which what it
+// returns does.
+func (r *running) begin() (ready func()) {
+	r.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop, r.done = cancel, make(chan error, 1)
-	ready := make(chan []string, 1)
+	addrs := make(chan []string, 1)
 	o := Options{
 		Config: r.config, Drivers: backends.Drivers{r.fake.Driver()}, Version: "test",
 		Log:   slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Watch: r.watch,
-		Ready: func(a []string) { ready <- a },
+		Ready: func(a []string) { addrs <- a },
 	}
 	if r.adjust != nil {
 		r.adjust(&o)
@@ -103,14 +110,17 @@ func (r *running) launch() {
 	go func() {
 		r.done <- Run(ctx, o)
 	}()
-	select {
-	case r.addrs = <-ready:
-	case err := <-r.done:
-		cancel()
-		r.Fatalf("the daemon did not start: %v\n%s", err, r.log)
-	case <-time.After(30 * time.Second):
-		cancel()
-		r.Fatalf("the daemon hangs at its start\n%s", r.log)
+	return func() {
+		r.Helper()
+		select {
+		case r.addrs = <-addrs:
+		case err := <-r.done:
+			cancel()
+			r.Fatalf("the daemon did not start: %v\n%s", err, r.log)
+		case <-time.After(30 * time.Second):
+			cancel()
+			r.Fatalf("the daemon hangs at its start\n%s", r.log)
+		}
 	}
 }
 

@@ -175,6 +175,10 @@ func (s *session) startLocked(work func(context.Context, *making)) *making {
 }
 
 func (s *session) make(ctx context.Context, m *making, from *opened) {
+	select {
+	case <-s.ep.table.swept:
+	case <-ctx.Done():
+	}
 	began := time.Now()
 	sb, err := from.backend.Create(backends.WithProgress(ctx, func(p backends.Progress) { s.report(m, p) }))
 	s.ep.metrics.created(time.Since(began), err)

@@ -12,9 +12,9 @@ import (
 	"github.com/kilntainers/kilntainers/profiles"
 )
 
-// Leftovers are looked for before the daemon serves, every sweepInterval from
-// then on, for an engine that was away at the start, and when an operator asks
-// (kilntainers cleanup).
+// Leftovers are looked for before the daemon makes a sandbox or is ready, every
+// sweepInterval from then on, for an engine that was away at the start, and
+// when an operator asks (kilntainers cleanup).
 const (
 	sweepInterval = 10 * time.Minute
 	sweepTimeout  = 20 * time.Second
@@ -68,6 +68,9 @@ func (d *Daemon) sweep(ctx context.Context, conf *profiles.Config, keep []string
 				res.Leftovers = append(res.Leftovers, LeftoverStatus{name, l.Kind, l.ID, l.Profile, l.Removed})
 			}
 			if err != nil {
+				if ctx.Err() == context.Canceled { // the daemon stops
+					return
+				}
 				d.log.Warn("cannot sweep", "backend", name, "error", err)
 				res.Problems = append(res.Problems, fmt.Sprintf("%s: %v", name, err))
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,6 +80,60 @@ func TestCleanup(t *testing.T) {
 	}
 	if a := w.sh("cat f"); a.Stdout != "kept\n" {
 		t.Errorf("it took one in use: %+v", a)
+	}
+}
+
+// An engine that takes its time over the first sweep keeps nobody waiting but
+// for a sandbox, and the daemon is not ready before; it can be stopped, though.
+func TestSweepBeforeSandboxes(t *testing.T) {
+	r := prepare(t, backendtest.NewFake(backendtest.InMemory), oneProfile+"max_sandboxes = 1\n")
+	release := make(chan struct{})
+	r.adjust = func(o *Options) {
+		slow := o.Drivers[0]
+		sweep := slow.Sweep
+		slow.Sweep = func(ctx context.Context, s backends.Sweep) ([]backends.Leftover, error) {
+			select {
+			case <-release:
+				return sweep(ctx, s)
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		o.Drivers = backends.Drivers{slow}
+	}
+	r.begin()
+	serves := func() bool {
+		conn, err := net.Dial("unix", r.socket)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}
+	eventually(t, "it serves", serves)
+	r.wire("p", "").legacy()
+	r.shutdown()
+	if strings.Contains(r.log.String(), "msg=started") || strings.Contains(r.log.String(), "level=WARN") {
+		t.Errorf("it was stopped during the sweep\n%s", r.log)
+	}
+
+	ready := r.begin()
+	eventually(t, "it serves", serves)
+	// There may be one sandbox: when one call is refused, the other waits for it.
+	answers := make(chan string)
+	for range 2 {
+		w := r.wire("p", "").legacy()
+		go func() { answers <- w.sh("echo made").raw }()
+	}
+	if got := <-answers; !strings.Contains(got, "max_sandboxes") {
+		t.Errorf("got %s before the sweep", got)
+	}
+	if n := r.fake.Live(); n != 0 || strings.Contains(r.log.String(), "msg=started") {
+		t.Errorf("%d sandboxes before the sweep\n%s", n, r.log)
+	}
+	close(release)
+	ready()
+	if got := <-answers; !strings.Contains(got, `"stdout":"made\n"`) {
+		t.Errorf("got %s", got)
 	}
 }
 

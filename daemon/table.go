@@ -34,6 +34,7 @@ type table struct {
 	shims   sync.WaitGroup // connections of shims, but for those that were taken over
 	adopted sync.WaitGroup // sandboxes that are being adopted
 
+	swept    chan struct{}   // closed when what earlier boots left is gone; no sandbox is made before
 	alive    context.Context // ends when the daemon begins to stop
 	stopping context.CancelFunc
 	noShims  atomic.Bool // calls over the shim are refused
@@ -47,7 +48,7 @@ type table struct {
 func newTable(owner backends.Owner, version string, m *metrics, k *keeper, log *slog.Logger) *table {
 	t := &table{
 		log: log, owner: owner, version: version, metrics: m, keeper: k,
-		limits: newLimits(), conf: &profiles.Config{}, endpoints: map[string]*endpoint{},
+		limits: newLimits(), conf: &profiles.Config{}, endpoints: map[string]*endpoint{}, swept: make(chan struct{}),
 	}
 	t.alive, t.stopping = context.WithCancel(context.Background())
 	return t

@@ -667,7 +667,13 @@ func TestSweepCreated(t *testing.T) {
 			spec := b.spec
 			spec.Owner.Boot = boot
 			name := b.newName()
-			if _, err := e.create(t.Context(), newRequest(spec, b.options, name), name); err != nil {
+			req := newRequest(spec, b.options, name)
+			if k, err := e.what(t.Context()); err != nil {
+				t.Fatal(err)
+			} else if k.podman {
+				req.forPodman(b.flags, "")
+			}
+			if _, err := e.create(t.Context(), req, name); err != nil {
 				t.Fatal(err)
 			}
 			defer e.remove(context.Background(), name)
