@@ -89,8 +89,7 @@ type Daemon struct {
 // clean stop. A bad profile is no reason to return; a socket that cannot be
 // opened is.
 //
-//	state ─► load ─► table ─► what an earlier daemon kept ─► sockets ─► …
-//	               └► sweep ──────────────────────────────────────► READY …
+//	state ─► load ─► table ─► what an earlier daemon kept ─► sockets ─► sweep ─► READY …
 //	… ctx ends ─► STOPPING ─► calls ─► sandboxes ─► clients ─► sockets
 func Run(ctx context.Context, o Options) error {
 	d := &Daemon{opts: o, log: o.Log, started: time.Now()}
@@ -127,13 +126,6 @@ func Run(ctx context.Context, o Options) error {
 		inherited: in.listeners,
 	}
 	old := keeper.found(in.take())
-	// Engines take their time, which only sandboxes wait for, not clients.
-	sctx, cancel := context.WithCancel(ctx)
-	go func() {
-		defer close(d.table.swept)
-		d.sweep(sctx, conf, toBeAdopted(old, conf), false)
-	}()
-	defer func() { cancel(); <-d.table.swept }()
 	d.reloader.start(conf, problems)
 	listeners, err := listenAll(ctx, in.listeners, paths.listen)
 	if err != nil {
@@ -147,7 +139,9 @@ func Run(ctx context.Context, o Options) error {
 			d.log.Warn("systemd keeps a socket that it need not", "error", err)
 		}
 	}
-	return d.serve(ctx, conf, listeners, kept, d.restore(old))
+	keep := toBeAdopted(old, conf)
+	sweep := func(ctx context.Context) { d.sweep(ctx, conf, keep, false) }
+	return d.serve(ctx, conf, listeners, kept, d.restore(old), sweep)
 }
 
 // loadFirst reads the configuration as far as it is good.
@@ -161,7 +155,7 @@ func loadFirst(o Options) (*profiles.Config, profiles.Problems) {
 
 // serve runs everything that runs beside each other, until ctx ends or one of
 // them fails.
-func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners, kept []*listener, shims []func()) error {
+func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners, kept []*listener, shims []func(), sweep func(context.Context)) error {
 	d.conns = &conns{open: map[net.Conn]bool{}, last: time.Now()}
 	srv := d.newHTTPServer()
 	sockets := newProfileSockets(conf.Daemon, listeners, kept, srv, d.log)
@@ -176,6 +170,12 @@ func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners, ke
 		g.Go(func() error { serve(); return nil })
 	}
 	sockets.set(conf)
+	// Engines take their time, which only sandboxes wait for, not clients.
+	g.Go(func() error {
+		defer close(d.table.swept)
+		sweep(gctx)
+		return nil
+	})
 	d.reloader.changed = sockets.set
 	g.Go(func() error { return d.reloader.loop(gctx) })
 	g.Go(func() error { return d.watch(gctx) })

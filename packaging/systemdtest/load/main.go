@@ -14,8 +14,9 @@
 //	{"shim":{"calls":1840,"cut":0,"lost":0,"fresh":0,"errors":[]},"http":{…}}
 //
 // With --activations it does none of this, but stops the service so many times
-// and writes how many milliseconds the next client waited for initialize. With
-// --edges it comes so many times just when an idle daemon leaves, and writes
+// and writes how many milliseconds the next client waited for initialize; with
+// --stand-in it is that service, and does nothing but answer, so that what the
+// rest costs can be told. With --edges it comes so many times just when an idle daemon leaves, and writes
 // how many daemons it met.
 package main
 
@@ -38,7 +39,8 @@ import (
 
 const (
 	pause    = 20 * time.Millisecond
-	duration = "2" // of the long commands
+	duration = "2"                    // of the long commands
+	settling = 300 * time.Millisecond // systemd is busy for a while after a stop
 )
 
 func main() {
@@ -46,12 +48,15 @@ func main() {
 	clients := flag.Int("clients", 8, "of the shim, and as many over HTTP")
 	url := flag.String("url", "http://127.0.0.1:8435", "")
 	activations := flag.Int("activations", 0, "")
+	standIn := flag.Bool("stand-in", false, "")
 	edges := flag.Int("edges", 0, "")
 	flag.Parse()
 	err := error(nil)
 	switch {
 	case *activations > 0:
 		err = activate(*profile, *activations)
+	case *standIn:
+		err = standInFor()
 	case *edges > 0:
 		err = edge(*profile, *url+"/mcp/"+*profile, *edges)
 	default:
@@ -110,6 +115,7 @@ func activate(profile string, times int) error {
 		if _, err := systemctl("stop", "kilntainers.service"); err != nil {
 			return err
 		}
+		time.Sleep(settling)
 		began := time.Now()
 		if err := greet(profile); err != nil {
 			return err
@@ -117,6 +123,34 @@ func activate(profile string, times int) error {
 		fmt.Printf("%.3f\n", time.Since(began).Seconds()*1000)
 	}
 	return nil
+}
+
+// standInFor answers the first client of the first socket that systemd hands
+// over as far as greet looks.
+func standInFor() error {
+	l, err := net.FileListener(os.NewFile(3, "socket"))
+	if err != nil {
+		return err
+	}
+	notify, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	if err != nil {
+		return err
+	}
+	if _, err := notify.Write([]byte("READY=1")); err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		for in := bufio.NewScanner(c); in.Scan(); {
+			if strings.Contains(in.Text(), `"initialize"`) {
+				fmt.Fprintln(c, `{"serverInfo":{}}`)
+			}
+		}
+		_ = c.Close()
+	}
 }
 
 // edge is a client that comes just when the daemon leaves, which it does after
