@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -114,6 +115,15 @@ func (s *toolServer) list(next mcp.MethodHandler) mcp.MethodHandler {
 // than before. Then they must be told.
 func (s *toolServer) show(t *mcp.Tool) (changed bool) {
 	return !reflect.DeepEqual(s.tool.Swap(t), t)
+}
+
+// digest tells tools apart across a restart.
+func (s *toolServer) digest() string {
+	b, err := json.Marshal(s.tool.Load())
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(b))
 }
 
 // tell tells every client that the tool is another one now; the SDK does when

@@ -27,6 +27,7 @@ type shimRecord struct {
 	Replay handshake         `json:"replay"`
 	Listen []json.RawMessage `json:"listen,omitempty"`
 	Rest   []byte            `json:"rest,omitempty"` // read, and not yet acted on
+	Tool   string            `json:"tool,omitempty"` // what the client was shown; see toolServer.digest
 }
 
 // Why a sandbox is gone that could not be kept: until the daemon ends, and
@@ -176,6 +177,7 @@ func (d *Daemon) handOverShim(l *lineConn) error {
 	unread, _ := l.r.Peek(l.r.Buffered())
 	r.Shim.Rest = slices.Concat(l.rest, unread, l.ahead.Bytes())
 	r.Shim.Replay = l.replay
+	r.Shim.Tool = l.session.ep.bound.digest()
 	for _, line := range l.listen {
 		if line != nil {
 			r.Shim.Listen = append(r.Shim.Listen, line)
@@ -261,6 +263,7 @@ func (l legacy) sandboxes() (n int) {
 
 // takeOver goes on with a shim's connection. The client does not notice: what
 // it said first is said again in its place, and the answer to that is dropped.
+// If the tool is another one since, it is told so where it would be otherwise.
 func (d *Daemon) takeOver(ep *endpoint, s *session, l legacy, r record) func() {
 	if l.channel == nil {
 		return nil // the client hung up, and systemd dropped its end
@@ -278,6 +281,7 @@ func (d *Daemon) takeOver(ep *endpoint, s *session, l legacy, r record) func() {
 		return nil
 	}
 	c := newLineConn(conn, nil, s, from)
+	c.newTool = r.Shim.Tool != ep.bound.digest()
 	c.ahead.Write(r.Shim.Rest)
 	c.r = bufio.NewReader(io.MultiReader(&c.ahead, conn))
 	for _, line := range append([]json.RawMessage{r.Shim.Replay.Initialize, r.Shim.Replay.Initialized}, r.Shim.Listen...) {

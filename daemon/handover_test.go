@@ -208,6 +208,49 @@ func TestRestartKeepsSubscriptions(t *testing.T) {
 	})
 }
 
+// Whose tool changed together with the restart is told so, in its era's way,
+// and nobody else is.
+func TestRestartWithAnotherTool(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	old, modern, deaf := m.wire("p", "").legacy(), m.wire("p", ""), m.wire("p", "")
+	meta := `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}`
+	modern.send(`{"jsonrpc":"2.0","id":"sub","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},` + meta + `}}`)
+	modern.next()
+	deaf.send(`{"jsonrpc":"2.0","id":"sub","method":"subscriptions/listen","params":{"notifications":{"promptsListChanged":true},` + meta + `}}`)
+	deaf.next()
+	const changed = "notifications/tools/list_changed "
+	for turn, changes := range []bool{false, true, true, false} {
+		if changes {
+			m.write(oneProfile + fmt.Sprintf("extended_tool_instruction = \"%d\"\n", turn))
+		}
+		m.restart()
+		for name, of := range map[string]struct {
+			*wire
+			news string
+		}{
+			"of before 2026-07-28": {old, changed + "<nil>"},
+			"with a subscription":  {modern, changed + "map[_meta:map[io.modelcontextprotocol/subscriptionId:sub]]"},
+			"without":              {deaf, ""},
+		} {
+			if !changes {
+				of.news = ""
+			}
+			news, answered := "", false
+			of.send(fmt.Sprintf(`{"jsonrpc":"2.0","id":"p%d","method":"tools/list","params":{%s}}`, turn, meta))
+			for !answered || news == "" && of.news != "" { // in whatever order
+				msg := of.next()
+				answered = answered || msg["id"] == fmt.Sprint("p", turn)
+				if said := fmt.Sprint(msg["method"], " ", msg["params"]); strings.HasPrefix(said, changed) {
+					news += said
+				}
+			}
+			if news != of.news {
+				t.Errorf("turn %d: a client %s got %q, want %q", turn, name, news, of.news)
+			}
+		}
+	}
+}
+
 // HTTP clients keep their sessions and sandboxes too, whatever ties them.
 func TestRestartKeepsHTTP(t *testing.T) {
 	m := manage(t, held(), oneProfile)

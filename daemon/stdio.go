@@ -165,13 +165,14 @@ type lineConn struct {
 	session *session
 	extra   *mcp.RequestExtra
 
-	again  [][]byte      // what the client said to an earlier daemon, to be heard once more
-	ahead  bytes.Buffer  // what an earlier daemon had read; r reads it first
-	rest   []byte        // of the current line: what came before r's buffer
-	closed chan struct{} // by Close
-	parked chan struct{} // closed once Read reads no more
-	park   atomic.Bool
-	once   sync.Once // for closed
+	again   [][]byte      // what the client said to an earlier daemon, to be heard once more
+	newTool bool          // since then
+	ahead   bytes.Buffer  // what an earlier daemon had read; r reads it first
+	rest    []byte        // of the current line: what came before r's buffer
+	closed  chan struct{} // by Close
+	parked  chan struct{} // closed once Read reads no more
+	park    atomic.Bool
+	once    sync.Once // for closed
 
 	pending atomic.Int64 // requests without an answer, but for subscriptions
 
@@ -348,6 +349,9 @@ func (l *lineConn) Write(_ context.Context, msg jsonrpc.Message) error {
 			defer l.pending.Add(-1) // after it is written
 		}
 		if again {
+			if l.newTool {
+				return l.write([]byte(`{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}`))
+			}
 			return nil
 		}
 	}
@@ -362,7 +366,30 @@ func (l *lineConn) Write(_ context.Context, msg jsonrpc.Message) error {
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
-	return l.write(b)
+	if err := l.write(b); err != nil || !l.newTool {
+		return err
+	}
+	return l.tellSubscriber(msg)
+}
+
+// tellSubscriber tells a client of the new tool whose subscription has just
+// been heard again. As everything on that stream, it names the subscription
+// (SEP-2575).
+func (l *lineConn) tellSubscriber(msg jsonrpc.Message) error {
+	ack, ok := msg.(*jsonrpc.Request)
+	if !ok || ack.Method != "notifications/subscriptions/acknowledged" {
+		return nil
+	}
+	var params struct {
+		Meta          json.RawMessage `json:"_meta"`
+		Notifications struct {
+			Tools bool `json:"toolsListChanged"`
+		} `json:"notifications"`
+	}
+	if err := json.Unmarshal(ack.Params, &params); err != nil || !params.Notifications.Tools {
+		return err
+	}
+	return l.write([]byte(`{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":`), params.Meta, []byte(`}}`))
 }
 
 // answered notes the answer to a request: whether that was a subscription, and
