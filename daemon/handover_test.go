@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/kilntainers/kilntainers/backends/backendtest"
 	"github.com/kilntainers/kilntainers/daemon/daemontest"
+	"github.com/kilntainers/kilntainers/profiles"
 )
 
 // A managed daemon runs under something like systemd, which holds its socket
@@ -401,6 +403,34 @@ func TestRestartKeepsProfileSockets(t *testing.T) {
 		t.Errorf("errors in the log:\n%s", m.log)
 	}
 	m.launch()
+}
+
+// A profile's socket that was kept moves with the main one.
+func TestKeptProfileSocketsMove(t *testing.T) {
+	dir := t.TempDir()
+	before, after := filepath.Join(dir, "a", "profiles", "p.sock"), filepath.Join(dir, "b", "profiles", "p.sock")
+	open := func(path string) *listener {
+		l, err := listenUnix(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	kept, main := open(before), open(filepath.Join(dir, "b", "k.sock"))
+	defer main.remove()
+	kept.only = "p"
+	s := newProfileSockets(profiles.Daemon{ProfileSockets: true}, []*listener{main}, []*listener{kept}, &http.Server{}, slog.New(slog.DiscardHandler))
+	s.set(&profiles.Config{Profiles: map[string]*profiles.Profile{"p": {}}})
+	if _, err := os.Stat(before); !os.IsNotExist(err) {
+		t.Errorf("the socket in its old place: %v", err)
+	}
+	if c, err := net.Dial("unix", after); err != nil {
+		t.Errorf("the socket in its new place: %v", err)
+	} else {
+		c.Close()
+	}
+	s.stopAccepting()
+	s.close()
 }
 
 // If systemd has kept the clients and not their sandboxes, they are told.

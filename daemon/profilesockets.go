@@ -51,8 +51,12 @@ func newProfileSockets(conf profiles.Daemon, listeners, kept []*listener, srv *h
 	return p
 }
 
-// set opens the sockets of new profiles and closes those of removed ones. One
-// that cannot be opened is logged; its profile is served elsewhere.
+// path is where the socket of a profile belongs.
+func (p *profileSockets) path(name string) string { return filepath.Join(p.dir, name+".sock") }
+
+// set opens the sockets of new profiles and closes those of removed ones, and
+// what an earlier daemon kept in another place. One that cannot be opened is
+// logged; its profile is served elsewhere.
 func (p *profileSockets) set(conf *profiles.Config) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,7 +64,7 @@ func (p *profileSockets) set(conf *profiles.Config) {
 		return
 	}
 	for name, l := range p.open {
-		if conf.Profiles[name] == nil || p.dir == "" {
+		if conf.Profiles[name] == nil || p.dir == "" || l.address() != "unix:"+p.path(name) {
 			l.remove()
 			delete(p.open, name)
 		}
@@ -69,7 +73,7 @@ func (p *profileSockets) set(conf *profiles.Config) {
 		return
 	}
 	for name := range conf.Profiles {
-		path := filepath.Join(p.dir, name+".sock")
+		path := p.path(name)
 		l := p.open[name]
 		if l != nil && l.served || p.other["unix:"+path] {
 			continue
