@@ -379,7 +379,7 @@ func TestRestartKeepsProfileSockets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprint(c, "GET /-/ready HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n")
+		fmt.Fprint(c, "GET /-/healthy HTTP/1.1\r\nHost: k\r\nConnection: close\r\n\r\n")
 		m.launch()
 		if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "200 OK") {
 			t.Errorf("what waited in the socket got %q, %v", answer, err)

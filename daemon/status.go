@@ -80,13 +80,18 @@ func (d *Daemon) healthy(w http.ResponseWriter, r *http.Request) {
 	refuseHTTP(w, http.StatusOK, "ok")
 }
 
-// ready says whether calls are taken now.
+// ready says whether calls are run now.
 func (d *Daemon) ready(w http.ResponseWriter, r *http.Request) {
 	if d.stopping.Load() {
 		refuseHTTP(w, http.StatusServiceUnavailable, "stopping")
 		return
 	}
-	refuseHTTP(w, http.StatusOK, "ready")
+	select {
+	case <-d.table.swept:
+		refuseHTTP(w, http.StatusOK, "ready")
+	default:
+		refuseHTTP(w, http.StatusServiceUnavailable, "starting")
+	}
 }
 
 func (d *Daemon) status(w http.ResponseWriter, r *http.Request, from *caller) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -126,6 +127,9 @@ func TestSweepBeforeSandboxes(t *testing.T) {
 	}
 	if got := <-answers; !strings.Contains(got, "max_sandboxes") {
 		t.Errorf("got %s before the sweep", got)
+	}
+	if status, body := r.get("/-/ready"); status != http.StatusServiceUnavailable || body != "starting\n" {
+		t.Errorf("ready is told as %d %q", status, body)
 	}
 	if n := r.fake.Live(); n != 0 || strings.Contains(r.log.String(), "msg=started") {
 		t.Errorf("%d sandboxes before the sweep\n%s", n, r.log)

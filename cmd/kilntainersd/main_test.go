@@ -107,13 +107,22 @@ func containers(ts *testscript.TestScript, c *client.Client, all bool, want stri
 	ts.Fatalf("there are %d containers, want %s: %v", len(have), want, have)
 }
 
-// ready waits until the daemon answers.
+// socketClient speaks HTTP over the daemon's socket.
+func socketClient(ts *testscript.TestScript) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", ts.Getenv("KILNTAINERS_SOCKET"))
+	}}}
+}
+
+// ready waits until the daemon is.
 func ready(ts *testscript.TestScript, neg bool, args []string) {
-	socket := ts.Getenv("KILNTAINERS_SOCKET")
+	client := socketClient(ts)
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if c, err := net.Dial("unix", socket); err == nil {
-			_ = c.Close()
-			return
+		if res, err := client.Get("http://kilntainers/-/ready"); err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return
+			}
 		}
 		if time.Now().After(end) {
 			ts.Fatalf("the daemon does not start")
@@ -139,10 +148,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 
 // send SIGNAL sends the daemon a signal.
 func send(ts *testscript.TestScript, neg bool, args []string) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
-		return net.Dial("unix", ts.Getenv("KILNTAINERS_SOCKET"))
-	}}}
-	res, err := client.Get("http://kilntainers/-/status")
+	res, err := socketClient(ts).Get("http://kilntainers/-/status")
 	ts.Check(err)
 	defer res.Body.Close()
 	var st daemon.Status

@@ -126,7 +126,7 @@ func (d *secretive) start(env string, flags ...string) {
 	d.ended = make(chan struct{})
 	go func() { _ = d.cmd.Wait(); close(d.ended) }()
 	d.Cleanup(func() { _ = d.cmd.Process.Kill(); <-d.ended })
-	for until := time.Now().Add(30 * time.Second); d.get("/-/ready") == ""; time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(30 * time.Second); d.get("/-/ready") != "ready\n"; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(until) {
 			d.Fatal("the daemon does not start")
 		}
