@@ -162,6 +162,25 @@ type caller struct {
 	tokens []profiles.Token
 }
 
+// still returns the caller as it would be let in now; nil means not at all. On
+// a connection that is kept open its tokens may have been taken away since.
+func (a *access) still(c *caller) *caller {
+	if len(c.tokens) == 0 {
+		return c
+	}
+	now := &caller{principal: c.principal}
+	known := *a.tokens.Load()
+	for _, t := range c.tokens {
+		if k, ok := known[t.Name]; ok && k.Same(t) {
+			now.tokens = append(now.tokens, k)
+		}
+	}
+	if len(now.tokens) == 0 {
+		return nil
+	}
+	return now
+}
+
 // may reports whether the caller may use a profile with that allow list.
 func (c *caller) may(profile string, list *allowList) bool {
 	if len(c.tokens) == 0 {

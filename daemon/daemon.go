@@ -119,7 +119,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.access = &access{loopback: conf.Daemon.AllowUnauthenticatedLoopback}
 	keeper := newKeeper(d.store, paths.state, o.Log)
-	d.table = newTable(owner, o.Version, newMetrics(), keeper, o.Log)
+	d.table = newTable(owner, o.Version, newMetrics(), keeper, d.access, o.Log)
 	d.reloader = &reloader{
 		path: o.Config, drivers: o.Drivers, table: d.table, access: d.access, log: o.Log,
 		notify: d.notify, summary: d.summary, ask: make(chan chan<- ReloadResult),
@@ -186,9 +186,6 @@ func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners, ke
 		own := slices.IndexFunc(listeners, func(l *listener) bool { return l.Addr().Network() == "unix" })
 		g.Go(func() error { return d.watchdog(gctx, listeners[max(own, 0)]) })
 	}
-	if after := conf.Daemon.ExitWhenIdle; after > 0 && slices.ContainsFunc(listeners, func(l *listener) bool { return !l.own }) {
-		g.Go(func() error { return d.exitWhenIdle(gctx, after) })
-	}
 
 	<-d.table.swept
 	if gctx.Err() == nil {
@@ -196,6 +193,10 @@ func (d *Daemon) serve(ctx context.Context, conf *profiles.Config, listeners, ke
 		d.notify(notifyReady(d.summary()))
 		if d.opts.Ready != nil {
 			d.opts.Ready(d.addresses)
+		}
+		if after := conf.Daemon.ExitWhenIdle; after > 0 && slices.ContainsFunc(listeners, func(l *listener) bool { return !l.own }) {
+			d.conns.used() // whoever waited for this has only now had a chance
+			g.Go(func() error { return d.exitWhenIdle(gctx, after) })
 		}
 	}
 	g.Go(func() error {

@@ -272,6 +272,9 @@ func (ep *endpoint) call(ctx context.Context, req *mcp.CallToolRequest, handle b
 		return failure("%v", ep.removed()), nil
 	}
 	from := callerOf(req.Extra)
+	if from != nil {
+		from = ep.table.access.still(from)
+	}
 	if from == nil || !from.may(ep.name, svc.allow) {
 		return failure("You may no longer use the profile %q.", ep.name), nil
 	}
@@ -325,7 +328,7 @@ func (ep *endpoint) acquireFailed(ctx context.Context, s *session, err error) (*
 	case errors.Is(err, errSessionEnded) && s.key.kind == byHandle:
 		return failure("%s", unknownHandle), nil
 	case errors.Is(err, errSessionEnded):
-		return failure("The session has ended. Nothing was run."), nil
+		return failure(sessionEndedText), nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	}
@@ -343,6 +346,8 @@ func diedText(reason string, handle bool) string {
 
 // restartedText tells a model that its command was cut off by a restart.
 const restartedText = "The sandbox daemon is being restarted and could not wait for this command. It was stopped; it may or may not have completed. Check before running it again."
+
+const sessionEndedText = "The session has ended. Nothing was run."
 
 // unknownHandle is the one answer to unknown, expired and foreign handles.
 const unknownHandle = "There is no sandbox with this sandbox_id, or it has expired. Its files are gone. Call " + toolName + " without sandbox_id to get a new one."
@@ -374,7 +379,13 @@ func (ep *endpoint) sessionFor(from *caller, req *mcp.CallToolRequest, in input,
 	if shim, ok := req.Extra.TokenInfo.Extra[extraShim].(*session); ok {
 		return shim, nil
 	}
-	return ep.session(sessionKey{from.id, byMCP, req.Session.ID()}), nil
+	key := sessionKey{from.id, byMCP, req.Session.ID()}
+	s := ep.session(key)
+	if !ep.http.known(key.value) { // it ended before this call was read, and would not end again
+		ep.endSession(key, "its MCP session ended")
+		return nil, refusal(sessionEndedText)
+	}
+	return s, nil
 }
 
 // session returns the session of that key, making it if there is none.

@@ -269,8 +269,8 @@ func (f *front) serveFirst(w http.ResponseWriter, r *http.Request, from *caller)
 		w.WriteHeader(http.StatusBadRequest)
 		_ = json.NewEncoder(w).Encode(map[string]any{"jsonrpc": "2.0", "id": peek.ID, "error": map[string]any{
 			"code": -32600, "message": "the " + sessionHeader + " header is missing; send initialize first"}})
-	default:
-		as(from, f.stateful).ServeHTTP(w, r) // its parse error
+	default: // the SDK's parse error, or what the SDK can read for all that, such as a batch
+		as(from, f.stateful).ServeHTTP(&openingAnswer{ResponseWriter: w, opened: func(id string) { f.add(id, from.id, nil) }}, r)
 	}
 }
 

@@ -137,6 +137,11 @@ func (d *Daemon) sessionsToKeep() (records []record) {
 
 // handOver gives the shims' connections and the sessions to systemd.
 func (d *Daemon) handOver(ctx context.Context, sessions []record) {
+	for part := range slices.Chunk(sessions, sessionPart) {
+		if err := d.table.keeper.handOver("sessions", part); err != nil {
+			d.log.Warn("HTTP clients have to open their sessions again", "sessions", len(part), "error", err)
+		}
+	}
 	for _, l := range d.shims() {
 		if !l.settle(ctx) {
 			continue
@@ -144,9 +149,6 @@ func (d *Daemon) handOver(ctx context.Context, sessions []record) {
 		if err := d.handOverShim(l); err != nil {
 			d.log.Warn("a client has to connect again", "error", err)
 		}
-	}
-	if err := d.table.keeper.handOver("sessions", sessions); err != nil {
-		d.log.Warn("HTTP clients have to open their sessions again", "error", err)
 	}
 }
 
@@ -281,12 +283,16 @@ func (d *Daemon) takeOver(ep *endpoint, s *session, l legacy, r record) func() {
 		return nil
 	}
 	c := newLineConn(conn, nil, s, from)
-	c.newTool = r.Shim.Tool != ep.bound.digest()
 	c.ahead.Write(r.Shim.Rest)
 	c.r = bufio.NewReader(io.MultiReader(&c.ahead, conn))
+	newTool := r.Shim.Tool != ep.bound.digest()
 	for _, line := range append([]json.RawMessage{r.Shim.Replay.Initialize, r.Shim.Replay.Initialized}, r.Shim.Listen...) {
-		if line != nil {
-			c.again = append(c.again, line)
+		if line == nil {
+			continue
+		}
+		c.again = append(c.again, line)
+		if msg, err := jsonrpc.DecodeMessage(line); err == nil && newTool {
+			c.untold[idText(msg.(*jsonrpc.Request).ID)] = true
 		}
 	}
 	if msg, err := jsonrpc.DecodeMessage(r.Shim.Replay.Initialize); err == nil {

@@ -220,7 +220,7 @@ func TestRestartWithAnotherTool(t *testing.T) {
 	modern.next()
 	deaf.send(`{"jsonrpc":"2.0","id":"sub","method":"subscriptions/listen","params":{"notifications":{"promptsListChanged":true},` + meta + `}}`)
 	deaf.next()
-	const changed = "notifications/tools/list_changed "
+	const changed = "notifications/tools/list_changed " // not to those that subscribe later
 	for turn, changes := range []bool{false, true, true, false} {
 		if changes {
 			m.write(oneProfile + fmt.Sprintf("extended_tool_instruction = \"%d\"\n", turn))
@@ -419,7 +419,10 @@ func TestKeptProfileSocketsMove(t *testing.T) {
 	kept, main := open(before), open(filepath.Join(dir, "b", "k.sock"))
 	defer main.remove()
 	kept.only = "p"
-	s := newProfileSockets(profiles.Daemon{ProfileSockets: true}, []*listener{main}, []*listener{kept}, &http.Server{}, slog.New(slog.DiscardHandler))
+	other := open(filepath.Join(dir, "c", "profiles", "q.sock")) // systemd's, for one profile
+	defer other.remove()
+	other.only = "q"
+	s := newProfileSockets(profiles.Daemon{ProfileSockets: true}, []*listener{other, main}, []*listener{kept}, &http.Server{}, slog.New(slog.DiscardHandler))
 	s.set(&profiles.Config{Profiles: map[string]*profiles.Profile{"p": {}}})
 	if _, err := os.Stat(before); !os.IsNotExist(err) {
 		t.Errorf("the socket in its old place: %v", err)
@@ -664,6 +667,25 @@ func TestRestartWithLongSubscription(t *testing.T) {
 		w.send(`{"jsonrpc":"2.0","id":"list","method":"tools/list","params":{` + meta + `}}}`)
 		if msg := w.next(); msg["id"] != "list" || msg["result"] == nil {
 			t.Errorf("got %v", msg)
+		}
+	}
+}
+
+// However many sessions there are, and whatever opened them, none is lost.
+func TestRestartKeepsManySessions(t *testing.T) {
+	m := manage(t, held(), oneProfile)
+	var all []*httpClient
+	for range 2*sessionPart + 1 {
+		h := m.http("p")
+		res, _ := h.post(t.Context(), "initialize", map[string]any{"protocolVersion": "2025-06-18", "capabilities": map[string]any{},
+			"clientInfo": map[string]any{"name": strings.Repeat("n", maxReplayed-1000), "version": "1"}}, false)
+		h.session = res.Header.Get(sessionHeader)
+		all = append(all, h)
+	}
+	m.restart()
+	for i, h := range all {
+		if res, msg := h.post(t.Context(), "tools/list", nil, false); msg["result"] == nil {
+			t.Fatalf("session %d: %s %v", i, res.Status, msg)
 		}
 	}
 }

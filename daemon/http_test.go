@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -435,5 +436,139 @@ func TestProfileSockets(t *testing.T) {
 	r.shutdown()
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
 		t.Errorf("sockets left: %v", left)
+	}
+}
+
+// However a client words its initialize, the session that it opens is one that
+// ends when nobody uses it.
+func TestEverySessionEnds(t *testing.T) {
+	r := start(t, onePython+"session_timeout = 1\n")
+	for _, body := range []string{
+		`[{"jsonrpc":"2.0","id":1,"method":"initialize","params":%s}]`,
+		`{"Params":[1],"jsonrpc":"2.0","id":1,"method":"initialize","params":%s}`,
+	} {
+		body = fmt.Sprintf(body, `{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"x","version":"1"}}`)
+		req, err := http.NewRequest(http.MethodPost, "http://k/mcp/python", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Accept", "application/json, text/event-stream")
+		res, err := r.client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		id := res.Header.Get(sessionHeader)
+		if id == "" {
+			continue // refused: then there is no session
+		}
+		sessions := func() int { return r.status().Profiles[0].Sessions }
+		if n := sessions(); n != 1 {
+			t.Errorf("%s: %d sessions are known", body, n)
+		}
+		eventually(t, "the session ends", func() bool { return sessions() == 0 })
+	}
+}
+
+// A call that is read after its session was deleted gets nothing, least of all
+// a sandbox that nobody ends.
+func TestCallAfterDelete(t *testing.T) {
+	r := start(t, onePython)
+	h := r.http("python").initialize()
+	body, write := io.Pipe()
+	post, err := http.NewRequest(http.MethodPost, h.url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	post.Header.Set("Content-Type", "application/json")
+	post.Header.Set("Accept", "application/json, text/event-stream")
+	post.Header.Set(sessionHeader, h.session)
+	answered := make(chan string)
+	go func() {
+		res, err := r.client().Do(post)
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		answered <- string(b)
+	}()
+	fmt.Fprint(write, `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"sandbox_exec",`)
+	eventually(t, "the call has come", func() bool { return r.status().Profiles[0].Sessions == 1 })
+	deleted := make(chan error)
+	go func() {
+		del, err := http.NewRequest(http.MethodDelete, h.url, nil)
+		if err == nil {
+			del.Header.Set(sessionHeader, h.session)
+			var res *http.Response
+			if res, err = r.client().Do(del); err == nil {
+				err = res.Body.Close()
+			}
+		}
+		deleted <- err
+	}()
+	eventually(t, "the session is deleted", func() bool { return r.status().Profiles[0].Sessions == 0 })
+	fmt.Fprint(write, `"arguments":{"command":"id"}}}`)
+	_ = write.Close()
+	if got := <-answered; strings.Contains(got, "exit_code") {
+		t.Errorf("the call got %s", got)
+	}
+	if err := <-deleted; err != nil {
+		t.Error(err)
+	}
+	if n := r.fake.Created(); n != 0 {
+		t.Errorf("%d sandboxes were made", n)
+	}
+}
+
+// A token that is taken away or changed opens nothing any more, on a
+// connection that it opened before neither; one that may do more does at once.
+func TestTokenTakenAway(t *testing.T) {
+	const profile = "[daemon]\nlisten = [\"unix:%DIR%/k.sock\", \"tcp:127.0.0.1:0\"]\n[profiles.p]\nbackend = \"fake\"\n"
+	const a, b = "[tokens.a]\nfile = \"%DIR%/a\"\nprofiles = [\"*\"]\n", "[tokens.b]\nfile = \"%DIR%/b\"\nprofiles = [\"*\"]\n"
+	r, base := startTCP(t, profile+a+b)
+	text, err := os.ReadFile(r.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := "[daemon]\n" + string(text[strings.Index(string(text), "listen ="):])
+	addr := strings.TrimPrefix(base, "http://")
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "GET /stdio/p HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: kilntainers-stdio/1\r\nAuthorization: Bearer %s\r\n\r\n", addr, secretA)
+	br := bufio.NewReader(c)
+	if res, err := http.ReadResponse(br, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(res, err)
+	}
+	w := &wire{running: r, Conn: c, lines: bufio.NewScanner(br)}
+	w.legacy()
+	tokenA := conf[strings.Index(conf, "[tokens.a]"):strings.Index(conf, "[tokens.b]")]
+	for _, step := range []struct {
+		what, conf string
+		may        bool
+	}{
+		{"as it was", conf, true},
+		{"without the token", strings.Replace(conf, tokenA, "", 1), false},
+		{"with the token again", conf, true},
+		{"for another profile", strings.Replace(conf, tokenA, strings.Replace(tokenA, `"*"`, `"q"`, 1), 1) + "[profiles.q]\nbackend = \"fake\"\n", false},
+		{"with another secret", strings.Replace(conf, tokenA, strings.Replace(tokenA, `/a"`, `/c"`, 1), 1), false},
+	} {
+		if strings.Contains(step.conf, `/c"`) {
+			dir := filepath.Dir(strings.Split(tokenA, `"`)[1])
+			if err := os.WriteFile(filepath.Join(dir, "c"), []byte(strings.Repeat("c", 48)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if res := r.reload(step.conf); !res.OK {
+			t.Fatalf("%s: %+v", step.what, res)
+		}
+		if got := w.sh("id"); got.IsError == step.may {
+			t.Errorf("%s: got %+v", step.what, got)
+		}
 	}
 }

@@ -107,6 +107,13 @@ func (k *keeper) keep(r record, channel *os.File) (*entry, error) {
 	return e, nil
 }
 
+// maxRecords bounds what the next daemon reads of one entry, in bytes. Of
+// sessions there are as many as there are clients, so they are kept in parts.
+const (
+	maxRecords  = 64 << 20
+	sessionPart = 64 // sessions; each has at most maxReplayed and little else
+)
+
 // handOver keeps records, and a connection if there is one, for the next
 // daemon only.
 func (k *keeper) handOver(kind string, records []record, files ...*os.File) error {
@@ -187,7 +194,7 @@ func (k *keeper) found(stored map[string][]*os.File) (found []legacy) {
 			k.discard(l)
 			continue
 		}
-		text, err := io.ReadAll(io.NewSectionReader(l.mem, 0, 64<<20))
+		text, err := io.ReadAll(io.NewSectionReader(l.mem, 0, maxRecords))
 		if err == nil {
 			err = json.Unmarshal(text, &l.records)
 		}

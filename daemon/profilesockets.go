@@ -42,7 +42,7 @@ func newProfileSockets(conf profiles.Daemon, listeners, kept []*listener, srv *h
 		p.other[l.address()] = true
 	}
 	for _, l := range listeners {
-		if l.Addr().Network() == "unix" {
+		if l.Addr().Network() == "unix" && l.only == "" { // systemd names them in any order
 			p.dir = filepath.Join(filepath.Dir(l.Addr().String()), "profiles")
 			return p
 		}

@@ -342,3 +342,24 @@ func TestReloadWhileStopping(t *testing.T) {
 		t.Errorf("got %q, %v", answer, err)
 	}
 }
+
+// A reload that lets go of warm sandboxes does not wait for their end, and
+// neither does anybody else; the stop does.
+func TestReloadLetsGoOfWarmSandboxes(t *testing.T) {
+	const other = "[profiles.other]\nbackend = \"fake\"\n"
+	r := start(t, onePython+"pool = 2\n"+other)
+	eventually(t, "two are warm", func() bool { return r.fake.Live() == 2 })
+	r.fake.SetFaults(backendtest.Faults{CloseDelay: 5 * time.Second})
+	if res := r.reload(onePython + "fake_image = \"another\"\n" + other); !slices.Equal(res.Changes.Updated, []string{"python"}) {
+		t.Fatalf("got %+v", res)
+	}
+	r.wire("other", "").legacy()
+	r.status()
+	if n := r.fake.Live(); n != 2 {
+		t.Errorf("%d sandboxes are left, want those that take their time", n)
+	}
+	r.shutdown()
+	if n := int64(r.fake.Live()) + r.fake.Backends(); n != 0 {
+		t.Errorf("after the stop %d are left", n)
+	}
+}

@@ -55,6 +55,10 @@ const (
 // sandbox, so that the next one's notice can say that it replaces another.
 const headerSessionLife = time.Hour
 
+// failedSessionLife is how long it is remembered if there never was one. It is
+// a variable for tests.
+var failedSessionLife = 10 * time.Second
+
 // returnTime is how long the next daemon waits for a shim to come back for its
 // sandbox. Shims try for 30 s.
 const returnTime = time.Minute
@@ -121,6 +125,7 @@ func (s *session) acquire(ctx context.Context, progress func(backends.Progress))
 		m := s.making
 		if m == nil {
 			if m, err = s.makeLocked(); err != nil {
+				s.failedLocked()
 				s.mu.Unlock()
 				return nil, "", err
 			}
@@ -193,6 +198,7 @@ func (s *session) make(ctx context.Context, m *making, from *opened) {
 	defer close(m.done)
 	if err != nil {
 		m.err = err
+		s.failedLocked()
 		s.ep.table.limits.release(s.ep.name, s.key.principal)
 		from.release()
 		if ctx.Err() == nil {
@@ -408,11 +414,24 @@ func (s *session) loseLocked(reason string) {
 		s.ended = true
 		s.ep.drop(s)
 	case byHeader:
-		if s.expiry == nil {
-			s.expiry = time.AfterFunc(headerSessionLife, s.expire)
-		} else {
-			s.expiry.Reset(headerSessionLife)
-		}
+		s.expireInLocked(headerSessionLife)
+	}
+}
+
+// failedLocked is a session whose sandbox could not be made. A name that leads
+// to nothing, and never did, is not remembered for long: there may be any
+// number of them. s.mu is held.
+func (s *session) failedLocked() {
+	if s.key.kind == byHeader && s.lost == "" {
+		s.expireInLocked(failedSessionLife)
+	}
+}
+
+func (s *session) expireInLocked(life time.Duration) {
+	if s.expiry == nil {
+		s.expiry = time.AfterFunc(life, s.expire)
+	} else {
+		s.expiry.Reset(life)
 	}
 }
 

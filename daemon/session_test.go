@@ -564,3 +564,34 @@ func TestHeaderSessionIsForgotten(t *testing.T) {
 		t.Error("it is still there")
 	}
 }
+
+// A name that never led to a sandbox is soon forgotten, for there may be any
+// number of them.
+func TestFailedNamesAreForgotten(t *testing.T) {
+	before := failedSessionLife
+	failedSessionLife = 10 * time.Millisecond
+	defer func() { failedSessionLife = before }()
+	r := start(t, onePython+"max_sandboxes = 1\n")
+	call := func(name string) answer {
+		h := r.http("python")
+		h.header.Set(sandboxHeader, name)
+		return h.exec(true, map[string]any{"command": "id"})
+	}
+	r.fake.SetFaults(backendtest.Faults{Create: errors.New("the engine is away")})
+	for i := range 5 {
+		call(fmt.Sprint("away-", i))
+	}
+	r.fake.SetFaults(backendtest.Faults{})
+	if a := call("mine"); a.IsError {
+		t.Fatalf("got %+v", a)
+	}
+	for i := range 5 {
+		if a := call(fmt.Sprint("full-", i)); !a.IsError {
+			t.Errorf("got %+v", a)
+		}
+	}
+	eventually(t, "only the one with a sandbox is known", func() bool { return r.status().Profiles[0].Sessions == 1 })
+	if a := call("mine"); a.IsError || a.Notice != "" {
+		t.Errorf("got %+v", a)
+	}
+}

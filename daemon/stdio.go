@@ -182,6 +182,7 @@ type lineConn struct {
 	replay handshake                  // what it has to be told again
 	listen map[string]json.RawMessage // open subscriptions, by the id of their request
 	mute   string                     // the request whose answer the client has already
+	untold map[string]bool            // requests heard again whose client does not know that the tool is another one since
 }
 
 // A handshake is what a client said first, as it said it.
@@ -199,7 +200,8 @@ const (
 func newLineConn(conn net.Conn, r *bufio.Reader, s *session, from *caller) *lineConn {
 	return &lineConn{
 		id: "shim-" + rand.Text()[:8], conn: conn, r: r, session: s, closed: make(chan struct{}), parked: make(chan struct{}),
-		extra: &mcp.RequestExtra{TokenInfo: tokenInfo(from, s), Header: http.Header{}},
+		untold: map[string]bool{},
+		extra:  &mcp.RequestExtra{TokenInfo: tokenInfo(from, s), Header: http.Header{}},
 	}
 }
 
@@ -349,7 +351,7 @@ func (l *lineConn) Write(_ context.Context, msg jsonrpc.Message) error {
 			defer l.pending.Add(-1) // after it is written
 		}
 		if again {
-			if l.newTool {
+			if l.tell(idText(res.ID)) {
 				return l.write([]byte(`{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}`))
 			}
 			return nil
@@ -366,10 +368,20 @@ func (l *lineConn) Write(_ context.Context, msg jsonrpc.Message) error {
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
-	if err := l.write(b); err != nil || !l.newTool {
+	if err := l.write(b); err != nil {
 		return err
 	}
 	return l.tellSubscriber(msg)
+}
+
+// tell reports whether the client must be told of a new tool now that this
+// request has been heard again.
+func (l *lineConn) tell(request string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	untold := l.untold[request]
+	delete(l.untold, request)
+	return untold
 }
 
 // tellSubscriber tells a client of the new tool whose subscription has just
@@ -381,15 +393,21 @@ func (l *lineConn) tellSubscriber(msg jsonrpc.Message) error {
 		return nil
 	}
 	var params struct {
-		Meta          json.RawMessage `json:"_meta"`
+		Meta struct {
+			Subscription json.RawMessage `json:"io.modelcontextprotocol/subscriptionId"`
+		} `json:"_meta"`
 		Notifications struct {
 			Tools bool `json:"toolsListChanged"`
 		} `json:"notifications"`
 	}
-	if err := json.Unmarshal(ack.Params, &params); err != nil || !params.Notifications.Tools {
-		return err
+	if err := json.Unmarshal(ack.Params, &params); err != nil {
+		return fmt.Errorf("read our own acknowledgement: %w", err)
 	}
-	return l.write([]byte(`{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":`), params.Meta, []byte(`}}`))
+	if !l.tell(string(params.Meta.Subscription)) || !params.Notifications.Tools {
+		return nil
+	}
+	return l.write([]byte(`{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":`),
+		params.Meta.Subscription, []byte(`}}}`))
 }
 
 // answered notes the answer to a request: whether that was a subscription, and

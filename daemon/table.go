@@ -29,10 +29,12 @@ type table struct {
 	metrics *metrics
 	limits  *limits
 	keeper  *keeper
+	access  *access
 	gate    gate
 	work    sync.WaitGroup // keepers and makings of all sessions
 	shims   sync.WaitGroup // connections of shims, but for those that were taken over
 	adopted sync.WaitGroup // sandboxes that are being adopted
+	closing sync.WaitGroup // backends that nobody uses any more
 
 	swept    chan struct{}   // closed when what earlier boots left is gone; no sandbox is made before
 	alive    context.Context // ends when the daemon begins to stop
@@ -45,9 +47,9 @@ type table struct {
 	endpoints map[string]*endpoint // also those out of service that somebody is still connected to
 }
 
-func newTable(owner backends.Owner, version string, m *metrics, k *keeper, log *slog.Logger) *table {
+func newTable(owner backends.Owner, version string, m *metrics, k *keeper, a *access, log *slog.Logger) *table {
 	t := &table{
-		log: log, owner: owner, version: version, metrics: m, keeper: k,
+		log: log, owner: owner, version: version, metrics: m, keeper: k, access: a,
 		limits: newLimits(), conf: &profiles.Config{}, endpoints: map[string]*endpoint{}, swept: make(chan struct{}),
 	}
 	t.alive, t.stopping = context.WithCancel(context.Background())
@@ -167,7 +169,7 @@ func (t *table) open(p *profiles.Profile, spec backends.Spec) (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &opened{profile: p, log: log, refs: 1}
+	o := &opened{profile: p, log: log, closing: &t.closing, refs: 1}
 	o.backend = pool.New(b, pool.Options{Log: log, Reserve: t.limits.reserveWarm})
 	return o, nil
 }
@@ -234,6 +236,7 @@ func (t *table) stop(keep func(*entry) bool) {
 		wg.Go(func() { ep.put(nil) })
 	}
 	wg.Wait()
+	t.closing.Wait()
 }
 
 // A service is one version of a profile in service. It is never changed.
@@ -251,6 +254,7 @@ type opened struct {
 	profile *profiles.Profile // the version that it was opened for
 	backend *pool.Pool
 	log     *slog.Logger
+	closing *sync.WaitGroup
 
 	mu   sync.Mutex
 	refs int
@@ -263,6 +267,8 @@ func (o *opened) retain() *opened {
 	return o
 }
 
+// release does not wait: to destroy warm sandboxes takes an engine's time, and
+// callers hold locks.
 func (o *opened) release() {
 	o.mu.Lock()
 	o.refs--
@@ -271,9 +277,11 @@ func (o *opened) release() {
 	if !last {
 		return
 	}
-	if err := o.backend.Close(); err != nil {
-		o.log.Error("cannot close backend", "error", err)
-	}
+	o.closing.Go(func() {
+		if err := o.backend.Close(); err != nil {
+			o.log.Error("cannot close backend", "error", err)
+		}
+	})
 }
 
 // A gate counts running calls, so that a stop can refuse new ones and wait

@@ -83,6 +83,9 @@ func (t Token) Matches(bearer string) bool {
 	return subtle.ConstantTimeCompare(sum[:], t.sum[:]) == 1
 }
 
+// Same reports whether both have the same name and secret.
+func (t Token) Same(other Token) bool { return t.Name == other.Name && t.sum == other.sum }
+
 // Permits reports whether the token may use the profile of that name, as far
 // as the token is concerned; the profile's Allow has a say too.
 func (t Token) Permits(profile string) bool {
