@@ -128,6 +128,9 @@ func Run(ctx context.Context, o Options) error {
 	old := keeper.found(in.take())
 	d.reloader.start(conf, problems)
 	listeners, err := listenAll(ctx, in.listeners, paths.listen)
+	if err == nil && len(listeners) == 0 {
+		err = errors.New("there is no socket to serve: daemon.listen is empty and systemd hands none over; set daemon.listen")
+	}
 	if err != nil {
 		d.table.stop(nobodyKeeps)
 		return err

@@ -278,7 +278,8 @@ func (ep *endpoint) call(ctx context.Context, req *mcp.CallToolRequest, handle b
 	if from == nil || !from.may(ep.name, svc.allow) {
 		return failure("You may no longer use the profile %q.", ep.name), nil
 	}
-	handle = handle || svc.profile.Binding == profiles.BindingHandle
+	shim, _ := req.Extra.TokenInfo.Extra[extraShim].(*session)
+	handle = handle || svc.profile.Binding == profiles.BindingHandle && (shim == nil || !shim.byItself)
 	in, err := parseInput(req.Params.Arguments, svc.profile, handle)
 	if err != nil {
 		return failure("%v", err), nil
@@ -287,10 +288,17 @@ func (ep *endpoint) call(ctx context.Context, req *mcp.CallToolRequest, handle b
 	if err != nil {
 		return failure("%v", err), nil
 	}
+	if s.key.kind == byHeader {
+		// The sandbox outlives the client's MCP session; what runs in it does not.
+		var done context.CancelFunc
+		ctx, done = ep.http.within(ctx, req.Session.ID())
+		defer done()
+	}
+	unnamed := s.key.kind == byHandle && in.sandboxID == "" // nobody knows its handle before the answer
 	b, lost, err := s.acquire(ctx, progressTo(ctx, req))
 	if err != nil {
-		if s.key.kind == byHandle && in.sandboxID == "" {
-			ep.endSession(s.key, "the call that asked for it ended") // nobody knows its handle
+		if unnamed {
+			ep.endSession(s.key, "the call that asked for it ended")
 		}
 		return ep.acquireFailed(ctx, s, err)
 	}
@@ -298,6 +306,9 @@ func (ep *endpoint) call(ctx context.Context, req *mcp.CallToolRequest, handle b
 	out, err := execute(ctx, b.sb, in, svc.profile)
 	s.release(b)
 	ep.metrics.executed(time.Since(began), out, err)
+	if err != nil && unnamed {
+		ep.endSession(s.key, "the call that asked for it ended")
+	}
 	switch {
 	case errors.Is(err, backends.ErrGone) && b.why(err) == leftForNext:
 		return failure(restartedText), nil
@@ -307,9 +318,12 @@ func (ep *endpoint) call(ctx context.Context, req *mcp.CallToolRequest, handle b
 		return nil, context.Cause(ctx)
 	case err != nil:
 		ep.log.Error("cannot run command", "sandbox", b.sb.ID(), "error", err)
+		if unnamed {
+			return failure("The command could not be run: %v. Its sandbox, which was new, is gone.", err), nil
+		}
 		return failure("The command could not be run: %v. The sandbox still works; its files are kept.", err), nil
 	}
-	if s.key.kind == byHandle && in.sandboxID == "" {
+	if unnamed {
 		out.SandboxID = s.key.value
 		out.Notice = "This is a new sandbox. Pass this sandbox_id in later calls to keep its files and processes."
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -50,6 +51,8 @@ type httpSession struct {
 	open      int
 	timer     *time.Timer
 	posts     sync.WaitGroup // calls that are being answered
+
+	calls map[*context.CancelCauseFunc]bool // of running calls; they end with the session, whatever their sandbox hangs on
 }
 
 // deleteGrace is how long a DELETE waits for the answers of the calls that it
@@ -132,6 +135,28 @@ func (f *front) known(id string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.sessions[id] != nil
+}
+
+// within ties a call to the session that it came by: ctx ends with it. Outside
+// of sessions it changes nothing.
+func (f *front) within(ctx context.Context, id string) (context.Context, context.CancelFunc) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[id]
+	if s == nil {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	if s.calls == nil {
+		s.calls = map[*context.CancelCauseFunc]bool{}
+	}
+	s.calls[&cancel] = true
+	return ctx, func() {
+		cancel(nil)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(s.calls, &cancel)
+	}
 }
 
 // nobody is the client of a request that we make ourselves.
@@ -350,9 +375,13 @@ func (f *front) forget(id string, s *httpSession) {
 	f.mu.Lock()
 	known := f.sessions[id] == s
 	delete(f.sessions, id)
+	calls := maps.Clone(s.calls)
 	f.mu.Unlock()
 	if known {
 		s.timer.Stop()
+		for cancel := range calls {
+			(*cancel)(errSessionEnded)
+		}
 		f.sessionEnded(s.principal, id)
 	}
 }

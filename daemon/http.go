@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kilntainers/kilntainers/profiles"
 )
 
 // routes are the daemon's addresses. only is the one profile that a listener
@@ -103,7 +105,11 @@ func (d *Daemon) profile(next func(http.ResponseWriter, *http.Request, *endpoint
 		}
 		svc := ep.svc.Load()
 		if svc == nil || !from.may(name, svc.allow) {
-			refuseHTTP(w, http.StatusForbidden, fmt.Sprintf("%s may not use profile %q; ask the operator to add you to its allow list. %s", from.display(), name, d.offer(r, from)))
+			remedy := "to add you to its allow list"
+			if len(from.tokens) > 0 && !slices.ContainsFunc(from.tokens, func(t profiles.Token) bool { return t.Permits(name) }) {
+				remedy = "to add it to the token's profiles"
+			}
+			refuseHTTP(w, http.StatusForbidden, fmt.Sprintf("%s may not use profile %q; ask the operator %s. %s", from.display(), name, remedy, d.offer(r, from)))
 			return
 		}
 		defer d.conns.used()

@@ -81,6 +81,9 @@ func TestTokens(t *testing.T) {
 		if res.StatusCode != c.want {
 			t.Errorf("%s: got %s %v, want %d", name, res.Status, m, c.want)
 		}
+		if remedy := "to add it to the token's profiles"; c.secret == secretB && c.profile == "python" && !strings.Contains(fmt.Sprint(m), remedy) {
+			t.Errorf("%s: the remedy is not told: %v", name, m)
+		}
 		if c.want == 401 && res.Header.Get("WWW-Authenticate") == "" {
 			t.Errorf("%s: 401 without WWW-Authenticate", name)
 		}

@@ -40,6 +40,7 @@ type reloader struct {
 	loaded   time.Time
 	watched  []string        // the files that were read last, good or not
 	problems []string        // of the last reload, if it failed
+	partial  bool            // they are those of the start, and the rest is in force
 	static   profiles.Daemon // what the daemon started with
 }
 
@@ -76,7 +77,7 @@ func (r *reloader) start(conf *profiles.Config, found profiles.Problems) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conf, r.loaded, r.static, r.watched = conf, time.Now(), conf.Daemon, conf.Files
-	r.problems = problems
+	r.problems, r.partial = problems, len(problems) > 0
 	for _, p := range slices.Concat(problems, r.unserved()) {
 		r.log.Error("configuration problem; what it concerns is not served", "problem", p)
 	}
@@ -137,7 +138,7 @@ func (r *reloader) reload() ReloadResult {
 	}
 	r.access.set(conf)
 	r.mu.Lock()
-	r.conf, r.loaded, r.problems = conf, time.Now(), nil
+	r.conf, r.loaded, r.problems, r.partial = conf, time.Now(), nil, false
 	r.mu.Unlock()
 	r.changed(conf)
 	r.table.metrics.reloaded(true)
@@ -154,7 +155,7 @@ func (r *reloader) reload() ReloadResult {
 func (r *reloader) failed(problems []string) ReloadResult {
 	r.mu.Lock()
 	known := slices.Equal(r.problems, problems)
-	r.problems = problems
+	r.problems, r.partial = problems, r.partial && known
 	r.mu.Unlock()
 	for _, p := range problems {
 		if !known {
@@ -206,7 +207,7 @@ func (r *reloader) status() ConfigStatus {
 	defer r.mu.Unlock()
 	return ConfigStatus{
 		Files: append([]string{}, r.conf.Files...), Loaded: r.loaded.UTC().Truncate(time.Second),
-		Problems: append(append([]string{}, r.problems...), r.unserved()...), RestartNeeded: needed,
+		Problems: append(append([]string{}, r.problems...), r.unserved()...), Partial: r.partial, RestartNeeded: needed,
 	}
 }
 

@@ -25,6 +25,7 @@ type session struct {
 	created time.Time
 
 	connected bool // a shim's connection has it; guarded by ep.mu
+	byItself  bool // the connection wants one sandbox and no handles, whatever the profile says
 
 	mu     sync.Mutex
 	making *making

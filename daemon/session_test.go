@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -594,4 +596,95 @@ func TestFailedNamesAreForgotten(t *testing.T) {
 	if a := call("mine"); a.IsError || a.Notice != "" {
 		t.Errorf("got %+v", a)
 	}
+}
+
+// A command of a call by header ends with the MCP session that the call came
+// by, at once by DELETE and by timeout if the client is lost. The sandbox stays,
+// for the name is the client's.
+func TestHeaderCallEndsWithMCPSession(t *testing.T) {
+	r := start(t, onePython+"session_timeout = 2\n")
+	for _, deleted := range []bool{true, false} {
+		h := r.http("python").initialize()
+		h.header.Set(sandboxHeader, "mine")
+		h.exec(false, map[string]any{"command": "echo kept > f"})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan string, 1)
+		go func() {
+			res, err := h.do(ctx, "tools/call", map[string]any{"name": "sandbox_exec", "arguments": map[string]any{"command": "sleep 600", "timeout": 300}}, false)
+			if err != nil {
+				ended <- err.Error()
+				return
+			}
+			defer res.Body.Close()
+			b, _ := io.ReadAll(res.Body)
+			ended <- string(b)
+		}()
+		eventually(t, "the command runs", func() bool { return len(r.fake.Running()) == 1 })
+		if deleted {
+			req, _ := http.NewRequest(http.MethodDelete, h.url, nil)
+			req.Header.Set(sessionHeader, h.session)
+			res, err := h.c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if got := <-ended; !strings.Contains(got, errSessionEnded.Error()) {
+				t.Errorf("the call got %q, want to be told", got)
+			}
+		} else {
+			cancel()
+			<-ended
+		}
+		eventually(t, "the command is killed", func() bool { return len(r.fake.Running()) == 0 })
+		cancel()
+		again := r.http("python").initialize()
+		again.header.Set(sandboxHeader, "mine")
+		if a := again.exec(false, map[string]any{"command": "cat f"}); a.Stdout != "kept\n" {
+			t.Errorf("got %+v, want the sandbox as it was", a)
+		}
+	}
+}
+
+// A call that ends before it could tell the handle of its new sandbox takes
+// the sandbox with it.
+func TestAbortedCallLeavesNoHandle(t *testing.T) {
+	r := start(t, onePython+"max_sandboxes = 1\n")
+	h := r.http("python")
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if res, err := h.do(ctx, "tools/call", map[string]any{"name": "sandbox_exec", "arguments": map[string]any{"command": "sleep 60"}}, true); err == nil {
+			_, _ = io.Copy(io.Discard, res.Body)
+			_ = res.Body.Close()
+		}
+	}()
+	eventually(t, "the command runs", func() bool { return len(r.fake.Running()) == 1 })
+	cancel()
+	<-gone
+	eventually(t, "its sandbox is gone", func() bool { return r.fake.Live() == 0 })
+	eventually(t, "there is room for another", func() bool { return !h.exec(true, map[string]any{"command": "id"}).IsError })
+}
+
+// A connection may ask for one sandbox that ends with it, in a profile that
+// binds by handles too.
+func TestConnectionWithoutHandles(t *testing.T) {
+	r := start(t, onePython+"binding = \"handle\"\n")
+	c, err := net.Dial("unix", r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(c, "GET /stdio/python HTTP/1.1\r\nHost: k\r\nConnection: Upgrade\r\nUpgrade: kilntainers-stdio/1\r\nKilntainers-Binding: connection\r\n\r\n")
+	in := bufio.NewReader(c)
+	if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(res, err)
+	}
+	w := (&wire{running: r, Conn: c, lines: bufio.NewScanner(in)}).legacy()
+	for range 2 {
+		if a := w.sh("id"); a.Stdout != "fake-1\n" || a.SandboxID != "" || a.Notice != "" {
+			t.Errorf("got %+v", a)
+		}
+	}
+	_ = c.Close()
+	eventually(t, "the sandbox ends with the connection", func() bool { return r.fake.Live() == 0 })
 }

@@ -29,7 +29,8 @@ type Status struct {
 type ConfigStatus struct {
 	Files         []string  `json:"files"` // empty = built in
 	Loaded        time.Time `json:"loaded"`
-	Problems      []string  `json:"problems"`       // of the last reload that failed
+	Problems      []string  `json:"problems"`       // of the last reload that failed, or of the start
+	Partial       bool      `json:"partial"`        // the daemon started with them; what they do not concern is served
 	RestartNeeded []string  `json:"restart_needed"` // keys of [daemon] that changed
 }
 

@@ -39,6 +39,7 @@ import (
 const (
 	stdioProtocol = "kilntainers-stdio/1"
 	resumeHeader  = "Kilntainers-Resume"
+	bindingHeader = "Kilntainers-Binding" // "connection": the sandbox ends with this connection, in any profile
 
 	maxLine      = 16 << 20         // bytes of one message; a longer one ends the connection
 	letGo        = 2 * time.Second  // how long a client that leaves waits for its sandbox to be gone
@@ -65,6 +66,7 @@ func (ep *endpoint) serveStdio(w http.ResponseWriter, r *http.Request, from *cal
 	}
 	resumed := r.Header.Get(resumeHeader)
 	s := ep.resume(from, resumed)
+	s.byItself = r.Header.Get(bindingHeader) == string(byConnection)
 	l := newLineConn(conn, buffered.Reader, s, from)
 	ep.attach(l)
 	_ = conn.SetDeadline(time.Time{}) // net/http's own

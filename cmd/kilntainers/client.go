@@ -104,6 +104,7 @@ func (c *cli) upgrade(ctx context.Context, profile string) (net.Conn, *bufio.Rea
 	}
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "kilntainers-stdio/1")
+	req.Header.Set("Kilntainers-Binding", "connection") // a handle would outlive the command
 	in := bufio.NewReader(conn)
 	res, err := exchange(conn, in, req)
 	if err == nil && res.StatusCode != http.StatusSwitchingProtocols {

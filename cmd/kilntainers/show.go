@@ -88,7 +88,11 @@ func showProfiles(ctx context.Context, c *cli, _ []string) error {
 		}
 	}
 	if len(status.Config.Problems) > 0 {
-		fmt.Fprintf(c.stderr, "kilntainers: the configuration on disk has problems; the last good one, loaded %s, is in force:\n", status.Config.Loaded.Local().Format(time.DateTime))
+		inForce := "the last good one, loaded " + status.Config.Loaded.Local().Format(time.DateTime) + ", is in force"
+		if status.Config.Partial {
+			inForce = "what they do not concern is served"
+		}
+		fmt.Fprintf(c.stderr, "kilntainers: the configuration on disk has problems; %s:\n", inForce)
 		c.printProblems(status.Config.Problems)
 	}
 	c.printRestart(status.Config.RestartNeeded)
