@@ -1,7 +1,6 @@
 package modal
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -96,7 +95,7 @@ func (s *sandbox) command(ctx context.Context, e backends.Exec) (command, error)
 
 // write makes a file in the sandbox.
 func (s *sandbox) write(ctx context.Context, file, text string) error {
-	var said bytes.Buffer
+	var said heading
 	exit, err := s.run(ctx, command{
 		args:   []string{"/bin/sh", "-c", `umask 077; mkdir -p /tmp && cat >"$0"`, file},
 		stdin:  strings.NewReader(text),

@@ -126,6 +126,7 @@ func unavailable() error { return status.Error(codes.Unavailable, "the server is
 //	no HOME                               TestNoHome, TestOwnFile
 //	an image that does not exist          TestImageMissing
 //	a GPU that is not to be had           TestNoGPU
+//	a sandbox that floods the daemon      TestFlood
 //	what must not be said                 TestNoCredentialSaid, and TestCredentialsAreNotTold in cmd/kilntainersd
 
 // Whatever Modal answers to a creation: the error names it in words, nothing is
@@ -746,6 +747,63 @@ func TestRefusedHere(t *testing.T) {
 		if exit, err := s.Exec(t.Context(), e); err == nil {
 			t.Errorf("%+v: got %+v, want an error", e, exit)
 		}
+	}
+}
+
+// A sandbox whose /bin/sh was replaced floods what the daemon reads of its own
+// scripts: little of that is kept, and what is too long for an answer is none.
+func TestFlood(t *testing.T) {
+	const flood = 8 << 20
+	long := backends.Exec{Command: ": " + strings.Repeat("x", maxArgv)}
+	for _, k := range []struct {
+		name, script string // a part of the script that floods
+		stream, code int
+		do           func(*Backend, backends.Sandbox, backends.Ticket) error
+		want         string
+	}{
+		{"write", "cat >", 2, 7, func(_ *Backend, s backends.Sandbox, _ backends.Ticket) error {
+			_, err := s.Exec(t.Context(), long)
+			return err
+		}, "could not be written to"},
+		{"look, said", "/bin/bash", 2, 7, func(b *Backend, _ backends.Sandbox, _ backends.Ticket) error {
+			_, err := b.Create(t.Context())
+			return err
+		}, "does not run commands (an image needs a /bin/sh): code 7"},
+		{"look", "/bin/bash", 1, 0, func(b *Backend, _ backends.Sandbox, _ backends.Ticket) error {
+			_, err := b.Create(t.Context())
+			return err
+		}, "more than 4096 bytes came of a script"},
+		{"list, said", "grep -x", 2, 7, func(b *Backend, _ backends.Sandbox, k backends.Ticket) error {
+			_, err := b.Adopt(t.Context(), k)
+			return err
+		}, "look for the commands that run: code 7"},
+		{"list", "grep -x", 1, 0, func(b *Backend, _ backends.Sandbox, k backends.Ticket) error {
+			_, err := b.Adopt(t.Context(), k)
+			return err
+		}, "more than 262144 bytes came of a script"},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			m := start(t)
+			ticket, b := left(t, m), use(t, optionsFor(m))
+			s := create(t, b)
+			shell := filepath.Join(t.TempDir(), "sh")
+			script := fmt.Sprintf(`#!/bin/sh
+case "$*" in *'%s'*) head -c %d /dev/zero | tr '\0' x >&%d; exit %d ;; esac
+exec /bin/sh "$@"`, k.script, flood, k.stream, k.code)
+			if err := os.WriteFile(shell, []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			m.ReplaceShell(shell)
+			err := k.do(b, s, ticket)
+			m.ReplaceShell("")
+			if err == nil || !strings.Contains(err.Error(), k.want) {
+				t.Fatalf("got %.300v, want %q", err, k.want)
+			}
+			if n := len(err.Error()); n > 2*maxSaid {
+				t.Errorf("the error has %d bytes", n)
+			}
+			m.Terminate(ticket.ID)
+		})
 	}
 }
 

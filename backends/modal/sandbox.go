@@ -1,7 +1,6 @@
 package modal
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -100,7 +99,7 @@ func (s *sandbox) ended(reason *backends.GoneError) {
 func (s *sandbox) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("no answer in %v", readyTimeout))
 	defer cancel()
-	var out, said bytes.Buffer
+	out, said := answer{max: maxShell}, heading{}
 	exit, err := s.run(ctx, command{args: []string{"/bin/sh", "-c", lookScript}, stdout: &out, stderr: &said})
 	shell := strings.TrimSpace(out.String())
 	switch {

@@ -224,6 +224,40 @@ func copyUntil(to io.Writer, from io.Reader, end string) (found bool, err error)
 	}
 }
 
+// How much is kept of what our scripts write. A sandbox can put anything in the
+// place of its /bin/sh, and then what comes has no end.
+const (
+	maxSaid  = 4 << 10   // on stderr: it goes into an error
+	maxShell = 4 << 10   // by lookScript: a path
+	maxMarks = 256 << 10 // by listScript: 54 bytes for each command that runs
+)
+
+// A heading keeps the beginning of what is written to it.
+type heading struct{ kept []byte }
+
+func (h *heading) Write(p []byte) (int, error) {
+	h.kept = append(h.kept, p[:min(len(p), maxSaid-len(h.kept))]...)
+	return len(p), nil
+}
+
+func (h *heading) String() string { return string(h.kept) }
+
+// An answer keeps all that is written to it, and takes no more than max bytes.
+type answer struct {
+	max  int
+	kept []byte
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	if len(p) > a.max-len(a.kept) {
+		return 0, fmt.Errorf("more than %d bytes came of a script that says less; the sandbox may have replaced its /bin/sh", a.max)
+	}
+	a.kept = append(a.kept, p...)
+	return len(p), nil
+}
+
+func (a *answer) String() string { return string(a.kept) }
+
 // partial returns how many bytes at the end of buf may be the beginning of
 // word.
 func partial(buf, word []byte) int {

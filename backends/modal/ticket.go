@@ -1,7 +1,6 @@
 package modal
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -176,7 +175,7 @@ func (s *sandbox) killRunning(ctx context.Context) error {
 	const mostRounds = 20
 	for range mostRounds {
 		call, cancel := context.WithTimeout(ctx, killTimeout)
-		var out, said bytes.Buffer
+		out, said := answer{max: maxMarks}, heading{}
 		exit, err := s.run(call, command{
 			args:   []string{"/bin/sh", "-c", listScript, "sh", s.marks},
 			stdout: &out, stderr: &said,
@@ -189,7 +188,7 @@ func (s *sandbox) killRunning(ctx context.Context) error {
 		if exit.Code != 0 {
 			return fmt.Errorf("look for the commands that run: code %d, %q", exit.Code, said.String())
 		}
-		if out.Len() == 0 {
+		if out.String() == "" {
 			return nil
 		}
 		for mark := range strings.FieldsSeq(out.String()) {

@@ -56,15 +56,26 @@ func (l *lines) take(n int) []byte {
 	return l.buf[l.start-n : l.start]
 }
 
+// more returns what comes next of a line that was too long, valid until the
+// following call, and whether that is its end.
+func (l *lines) more() (part []byte, end bool, err error) {
+	if l.start == l.end {
+		if err := l.fill(); err != nil {
+			return nil, false, err
+		}
+	}
+	part = l.buf[l.start:l.end]
+	if i := bytes.IndexByte(part, '\n'); i >= 0 {
+		part, end = part[:i+1], true
+	}
+	l.start += len(part)
+	return part, end, nil
+}
+
 // skip drops what is left of a line that was too long.
 func (l *lines) skip() error {
 	for {
-		if i := bytes.IndexByte(l.buf[l.start:l.end], '\n'); i >= 0 {
-			l.start += i + 1
-			return nil
-		}
-		l.start = l.end
-		if err := l.fill(); err != nil {
+		if _, end, err := l.more(); end || err != nil {
 			return err
 		}
 	}

@@ -33,7 +33,7 @@ import (
 
 const (
 	maxClientLine = 16 << 20 // the daemon's own limit for a message
-	maxDaemonLine = 64 << 20 // output can grow sevenfold in JSON, and comes twice
+	maxDaemonLine = 64 << 20 // what is held of a line, see deliverLong
 	maxCalls      = 4096     // requests in flight that are kept track of
 	maxID         = 256      // bytes of a request id that is kept track of
 	maxKept       = 64 << 10 // bytes of a request that would be sent again
@@ -80,7 +80,8 @@ type shim struct {
 	heldBytes   int
 	initialized []byte // the client's notifications/initialized, once sent
 
-	// callMu guards calls. It is taken inside sendMu, never the other way.
+	// callMu guards calls. It is taken inside sendMu and outMu, never the other
+	// way.
 	callMu   sync.Mutex
 	calls    map[string]*call // by key(id)
 	answered sync.Cond        // an answer was written
@@ -217,10 +218,15 @@ func (s *shim) down() int {
 	for {
 		for {
 			line, err := c.next()
+			switch err {
+			case nil:
+				s.deliver(line)
+			case errTooLong:
+				err = s.deliverLong(c, line)
+			}
 			if err != nil {
 				break // half a line is of no use to anyone
 			}
-			s.deliver(line)
 		}
 		if s.detach(c) {
 			return 0
@@ -334,21 +340,46 @@ func (s *shim) flush() {
 
 // deliver passes a line to the client.
 func (s *shim) deliver(line []byte) {
-	m := scan(line)
-	answer := m.answer && m.id != nil
-	if answer {
-		k := key(m.id)
-		s.callMu.Lock()
-		if c := s.calls[k]; c != nil && c.kind == initializeCall && !m.failed {
-			s.handshake = c.line
-		}
-		delete(s.calls, k)
-		s.callMu.Unlock()
-	}
+	s.untrack(scan(line))
 	s.write(line)
-	if answer {
-		s.answered.Broadcast()
+	s.answered.Broadcast()
+}
+
+// deliverLong passes on a line of more than maxDaemonLine bytes, of which this is
+// the beginning, as it comes: output can grow to 13 times its size in JSON, and
+// profiles may allow any. Its call is in flight until its end comes. If that
+// does not, the client gets half a line, and then the answer of detach on a line
+// of its own.
+func (s *shim) deliverLong(c *conn, part []byte) error {
+	m := scan(part)
+	s.outMu.Lock()
+	defer s.outMu.Unlock()
+	for end := false; !end; {
+		s.put(part)
+		var err error
+		if part, end, err = c.more(); err != nil {
+			s.put([]byte{'\n'})
+			return err
+		}
 	}
+	s.untrack(m)
+	s.put(part)
+	s.answered.Broadcast()
+	return nil
+}
+
+// untrack takes the request that a message answers, if it does, out of calls.
+func (s *shim) untrack(m message) {
+	if !m.answer || m.id == nil {
+		return
+	}
+	k := key(m.id)
+	s.callMu.Lock()
+	defer s.callMu.Unlock()
+	if c := s.calls[k]; c != nil && c.kind == initializeCall && !m.failed {
+		s.handshake = c.line
+	}
+	delete(s.calls, k)
 }
 
 // waiting reports whether an answer is still to come that drain waits for: a
@@ -502,10 +533,14 @@ func (s *shim) refuseLong(beginning []byte) {
 func (s *shim) write(lines []byte) {
 	s.outMu.Lock()
 	defer s.outMu.Unlock()
-	if len(lines) == 0 {
-		return
+	if len(lines) > 0 {
+		s.put(lines)
 	}
-	if _, err := s.stdout.Write(lines); err != nil {
+}
+
+// put writes to the client. Called with outMu held.
+func (s *shim) put(b []byte) {
+	if _, err := s.stdout.Write(b); err != nil {
 		s.clientGone()
 	}
 }

@@ -496,6 +496,38 @@ func TestLongLine(t *testing.T) {
 	p.want(toolsCall("1"))
 }
 
+// An answer of any length passes, and is an answer: nothing is in flight after
+// it. One that breaks off is none.
+func TestLongAnswer(t *testing.T) {
+	d := listen(t)
+	c := start(t, d.socket, "KILNTAINERS_STDIO_STEADY=0s")
+	p := d.accept()
+	p.welcome("t1", "")
+	for i := range 2 {
+		c.send(toolsCall(fmt.Sprint(i)))
+		p.want(toolsCall(fmt.Sprint(i)))
+	}
+	long := `{"jsonrpc":"2.0","id":0,"result":"` + strings.Repeat("y", maxDaemonLine+maxDaemonLine/4) + `"}`
+	go p.conn.Write([]byte(long + "\n" + result("x") + "\n"))
+	if got := c.line(); got != long {
+		t.Fatalf("got %d bytes, want the same %d", len(got), len(long))
+	}
+	c.want(result("x"))
+
+	torn := strings.Replace(long[:maxDaemonLine+1000], `"id":0`, `"id":1`, 1)
+	go func() {
+		p.conn.Write([]byte(torn))
+		p.hangUp()
+	}()
+	if got := c.line(); got != torn {
+		t.Fatalf("got %d bytes, want the same %d", len(got), len(torn))
+	}
+	c.want(lost("1"))
+	p = d.accept()
+	p.welcome("t2", "ready\n")
+	c.want("ready")
+}
+
 // Both sides write as much as they can at once, neither reads before: nothing
 // may wait for the other direction.
 func TestBothWays(t *testing.T) {

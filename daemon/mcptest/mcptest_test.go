@@ -29,10 +29,11 @@ type world struct {
 }
 
 // start runs a daemon until the test ends, and then wants nothing left of it.
-func start(t testing.TB) *world {
+// More keys of its profile can be given.
+func start(t testing.TB, keys ...string) *world {
 	t.Helper()
 	fake := backendtest.NewFake(backendtest.InMemory)
-	w := startWith(t, fake.Driver(), `backend = "fake"`)
+	w := startWith(t, fake.Driver(), strings.Join(append([]string{`backend = "fake"`}, keys...), "\n"))
 	w.fake = fake
 	t.Cleanup(func() { // before startWith's
 		w.stop()

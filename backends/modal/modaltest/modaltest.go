@@ -55,6 +55,7 @@ type Server struct {
 	cut       int             // bytes after which each output stream breaks; 0 = never
 	noGPU     bool            // nothing with a GPU is ever scheduled
 	missing   map[string]bool // images that do not exist
+	shell     string          // in the place of /bin/sh; "" = itself
 	apps      map[string]bool
 	boxes     map[string]*box
 	made      map[string]*box // by idempotency key
@@ -220,6 +221,14 @@ func (s *Server) Missing(image string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.missing[image] = true
+}
+
+// ReplaceShell puts a program in the place of every /bin/sh that is started from
+// outside, as root in a sandbox can.
+func (s *Server) ReplaceShell(program string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shell = program
 }
 
 // RotateWorkerTokens makes all tokens for workers that were given out stale.

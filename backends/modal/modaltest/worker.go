@@ -81,7 +81,13 @@ func (b *box) start(r *pb.TaskExecStartRequest) (*process, error) {
 	}
 	env[markName] = b.word() + word()
 	args := r.GetCommandArgs()
-	p := &process{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
+	program := args[0]
+	b.s.mu.Lock()
+	if program == "/bin/sh" && b.s.shell != "" {
+		program = b.s.shell
+	}
+	b.s.mu.Unlock()
+	p := &process{cmd: exec.Command(program, args[1:]...), ended: make(chan struct{})}
 	p.cmd.Dir = b.dir
 	if r.HasWorkdir() {
 		p.cmd.Dir = r.GetWorkdir()

@@ -13,8 +13,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/sys"
 )
 
 // notifier calls f with all that was written to it, after each write.
@@ -62,7 +66,7 @@ func usable(t *testing.T, sb *Sandbox) {
 // Whatever a guest does, it ends when it is told to, with all it started.
 func TestKill(t *testing.T) {
 	for _, line := range []string{
-		"spin", "sleep 1h", "run sleep 1h", "run run spin", "flood", "forks", "trap", "cat", "pipeline spin , cat , cat",
+		"spin", "sleep 1h", "run sleep 1h", "run run spin", "moves read on", "flood", "forks", "trap", "cat", "pipeline spin , cat , cat",
 		"pipeline flood , sleep 1h", "cat /tmp/fifo",
 	} {
 		for program := range programs {
@@ -88,6 +92,83 @@ func TestKill(t *testing.T) {
 		}
 	}
 }
+
+// One call moves no more than on Linux, where 4 GiB were asked for.
+func TestMoves(t *testing.T) {
+	sb := newSandbox(t, testLimits, "command")
+	for _, call := range []string{"read", "write", "pread", "pwrite"} {
+		o := run(t, sb, "moves "+call, nil)
+		if want := call + " errno 0 2147479552\n"; o.out.String() != want {
+			t.Errorf("got %q, %q, want %q", o.out.String(), o.err.String(), want)
+		}
+	}
+	usable(t, sb)
+}
+
+// A call that moves much is in nobody's way: after a piece of it, who waits for
+// a turn and for the lock has both, and a kill ends it.
+func TestLongCall(t *testing.T) {
+	sb := &Sandbox{kernel: &Kernel{sched: newScheduler()}}
+	sched := sb.kernel.sched
+	sched.free = 1
+	p := &Proc{sb: sb, woken: make(chan struct{}, 1), dead: make(chan struct{})}
+	p.resume()
+	var other sync.WaitGroup
+	var went atomic.Bool
+	pieces := 0
+	f := func(b []byte) (int, errno) {
+		if len(b) > 1<<20 {
+			t.Errorf("a piece of %d bytes", len(b))
+		}
+		switch pieces++; pieces {
+		case 1:
+			other.Go(func() {
+				var use atomic.Int64
+				sched.acquire(&use, nil)
+				sb.mu.Lock()
+				went.Store(true)
+				sb.mu.Unlock()
+				sched.release()
+			})
+			for sched.waiting.Load() == 0 {
+				runtime.Gosched()
+			}
+		case 2:
+			if !went.Load() {
+				t.Error("nobody else had a turn")
+			}
+			p.dying.Store(true)
+			close(p.dead)
+		}
+		return len(b), ok
+	}
+	m := guestMemory{bytes: make([]byte, 8+4<<20)}
+	le.PutUint32(m.bytes, 8)
+	le.PutUint32(m.bytes[4:], 4<<20)
+	func() {
+		sb.mu.Lock()
+		defer sb.mu.Unlock()
+		defer func() {
+			if _, exit := recover().(*sys.ExitError); !exit {
+				t.Error("it was not killed")
+			}
+		}()
+		vectors(p, memory{m}, 0, 1, f)
+	}()
+	p.yield()
+	other.Wait()
+	if pieces != 2 {
+		t.Errorf("%d pieces were moved, want 2", pieces)
+	}
+}
+
+// guestMemory is a guest's memory that can be read.
+type guestMemory struct {
+	api.Memory
+	bytes []byte
+}
+
+func (m guestMemory) Read(at, n uint32) ([]byte, bool) { return m.bytes[at : at+n], true }
 
 func TestBombs(t *testing.T) {
 	for _, c := range []struct {

@@ -168,8 +168,8 @@ func (f *openFile) queue(p *Proc) *waitQueue {
 	return nil
 }
 
-// read fills b from a descriptor, waiting for the first byte unless the
-// descriptor is non-blocking.
+// read fills b, which is a piece at most, from a descriptor, waiting for the
+// first byte unless the descriptor is non-blocking.
 func (p *Proc) read(f fd, b []byte) (int, errno) {
 	if !f.read {
 		return 0, eBADF
@@ -214,7 +214,6 @@ func (p *Proc) read(f fd, b []byte) (int, errno) {
 			clear(b)
 			return len(b), ok
 		case devRandom:
-			b = b[:min(len(b), 1<<20)]
 			rand.Read(b)
 			return len(b), ok
 		}

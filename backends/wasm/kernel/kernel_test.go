@@ -67,7 +67,7 @@ func newSandbox(t testing.TB, l Limits, program string) *Sandbox {
 	t.Helper()
 	image := []File{{Path: "/bin", Dir: true}, {Path: "/tmp", Dir: true, Mode: 0o1777}, {Path: "/etc", Dir: true},
 		{Path: "/etc/passwd", Data: []byte("root:x:0:0:root:/:/bin/sh\n")}, {Path: "/bin/guest", Program: programs[program]}}
-	for _, name := range strings.Fields("true exit echo warn env pwd cat ls write sleep spin recurse bomb forks fds inodes fill flood count random pid bg run exec pipeline kill trap fifo chmod stat files escape") {
+	for _, name := range strings.Fields("true exit echo warn env pwd cat ls write sleep spin recurse bomb forks fds inodes fill flood count random pid bg run exec pipeline kill trap fifo chmod stat moves files escape") {
 		image = append(image, File{Path: "/bin/" + name, Link: "guest"})
 	}
 	sb := testKernel.NewSandbox(l, image)

@@ -39,6 +39,9 @@ const (
 
 	maxVectors       = 1024
 	maxSubscriptions = 1024
+
+	maxMove = 0x7ffff000 // bytes that one call moves, as on Linux; fits a 32-bit ssize_t
+	piece   = 1 << 20    // of them, until others may have the lock and the turn
 )
 
 // wasiCalls is the whole of wasi_snapshot_preview1. Signatures and layouts
@@ -161,7 +164,7 @@ func (p *Proc) clock(id uint32) (uint64, errno) {
 func randomGet(p *Proc, m memory, a args) errno {
 	b, e := m.bytes(a.u32(0), a.u32(1))
 	for len(b) > 0 {
-		part := b[:min(len(b), 1<<20)]
+		part := b[:min(len(b), piece)]
 		if b = b[len(part):]; len(b) == 0 {
 			rand.Read(part)
 			break
@@ -174,13 +177,16 @@ func randomGet(p *Proc, m memory, a args) errno {
 
 // descriptors
 
-// vectors calls f for each buffer of a list until one is not moved in full. It
-// returns how much was, and an error only when that is nothing.
-func vectors(m memory, at, n uint32, f func(b []byte) (int, errno)) (uint32, errno) {
+// vectors calls f for the buffers of a list, piece by piece, until one is not
+// moved in full. It returns how much was, and an error only when that is
+// nothing. A list can name the same large buffer over and over, so after each
+// piece whoever waits goes first, and a process that was killed ends.
+func vectors(p *Proc, m memory, at, n uint32, f func(b []byte) (int, errno)) (uint32, errno) {
 	if n > maxVectors {
 		return 0, eINVAL
 	}
 	var total uint32
+	since := 0
 	for i := range n {
 		v, e := m.bytes(at+8*i, 8)
 		if e != ok {
@@ -190,16 +196,22 @@ func vectors(m memory, at, n uint32, f func(b []byte) (int, errno)) (uint32, err
 		if e != ok {
 			return total, e
 		}
-		if len(b) == 0 {
-			continue
-		}
-		k, e := f(b)
-		total += uint32(k)
-		if e != ok && total == 0 {
-			return 0, e
-		}
-		if e != ok || k < len(b) {
-			break
+		for len(b) > 0 {
+			if since >= piece {
+				p.unlocked(func() {})
+				p.check()
+				since = 0
+			}
+			part := b[:min(len(b), piece-since, int(maxMove-total))]
+			k, e := f(part)
+			total += uint32(k)
+			if e != ok && total == 0 {
+				return 0, e
+			}
+			if e != ok || k < len(part) || total == maxMove {
+				return total, ok
+			}
+			b, since = b[k:], since+k
 		}
 	}
 	return total, ok
@@ -211,7 +223,7 @@ func fdRead(p *Proc, m memory, a args) errno {
 		return e
 	}
 	first := true
-	n, e := vectors(m, a.u32(1), a.u32(2), func(b []byte) (int, errno) {
+	n, e := vectors(p, m, a.u32(1), a.u32(2), func(b []byte) (int, errno) {
 		if !first && f.queue(p) != nil {
 			if _, ready := f.ready(p, false); !ready || f.proc != nil {
 				return 0, ok // what is there is enough
@@ -231,7 +243,7 @@ func fdWrite(p *Proc, m memory, a args) errno {
 	if e != ok {
 		return e
 	}
-	n, e := vectors(m, a.u32(1), a.u32(2), func(b []byte) (int, errno) { return p.write(f, b) })
+	n, e := vectors(p, m, a.u32(1), a.u32(2), func(b []byte) (int, errno) { return p.write(f, b) })
 	if e != ok {
 		return e
 	}
@@ -260,12 +272,12 @@ func fdPread(p *Proc, m memory, a args) errno {
 	if e != ok {
 		return e
 	}
-	old := f.off
-	defer func() { f.off = old }()
+	own := *f.openFile // its offset is nobody else's
+	f.openFile = &own
 	if f.off = int64(a[3]); f.off < 0 {
 		return eINVAL
 	}
-	n, e := vectors(m, a.u32(1), a.u32(2), func(b []byte) (int, errno) { return p.read(f, b) })
+	n, e := vectors(p, m, a.u32(1), a.u32(2), func(b []byte) (int, errno) { return p.read(f, b) })
 	if e != ok {
 		return e
 	}
@@ -277,12 +289,12 @@ func fdPwrite(p *Proc, m memory, a args) errno {
 	if e != ok {
 		return e
 	}
-	old, appending := f.off, f.append
-	defer func() { f.off, f.append = old, appending }()
+	own := *f.openFile
+	f.openFile = &own
 	if f.off, f.append = int64(a[3]), false; f.off < 0 {
 		return eINVAL
 	}
-	n, e := vectors(m, a.u32(1), a.u32(2), func(b []byte) (int, errno) { return p.write(f, b) })
+	n, e := vectors(p, m, a.u32(1), a.u32(2), func(b []byte) (int, errno) { return p.write(f, b) })
 	if e != ok {
 		return e
 	}

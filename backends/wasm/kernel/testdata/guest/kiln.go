@@ -7,6 +7,18 @@ import (
 	"unsafe"
 )
 
+//go:wasmimport wasi_snapshot_preview1 fd_read
+func fdRead(fd int32, vectors unsafe.Pointer, n uint32, moved *uint32) uint32
+
+//go:wasmimport wasi_snapshot_preview1 fd_write
+func fdWrite(fd int32, vectors unsafe.Pointer, n uint32, moved *uint32) uint32
+
+//go:wasmimport wasi_snapshot_preview1 fd_pread
+func fdPread(fd int32, vectors unsafe.Pointer, n uint32, off int64, moved *uint32) uint32
+
+//go:wasmimport wasi_snapshot_preview1 fd_pwrite
+func fdPwrite(fd int32, vectors unsafe.Pointer, n uint32, off int64, moved *uint32) uint32
+
 //go:wasmimport kiln_v1 spawn
 func kilnSpawn(req unsafe.Pointer, n uint32, pid, pidfd *int32) uint32
 

@@ -181,6 +181,11 @@ func main() {
 			fatal("stat", syscall.Errno(e))
 		}
 		fmt.Printf("%o links %d size %d\n", le.Uint32(b[16:]), le.Uint32(b[20:]), le.Uint64(b[40:]))
+	case "moves": // in one call; then again and again
+		moves(args[0])
+		for len(args) > 1 {
+			moves(args[0])
+		}
 	case "files":
 		files()
 	case "escape":
@@ -245,6 +250,36 @@ func trap() {
 	}
 }
 
+// moves moves as much as a call takes, with one buffer of 4 MiB named 1024
+// times, and says how much that was.
+func moves(call string) {
+	buf, list := make([]byte, 4<<20), make([]byte, 8*1024)
+	for i := range 1024 {
+		le.PutUint32(list[8*i:], uint32(uintptr(unsafe.Pointer(&buf[0]))))
+		le.PutUint32(list[8*i+4:], uint32(len(buf)))
+	}
+	name := "/dev/zero"
+	if strings.HasSuffix(call, "write") {
+		name = "/dev/null"
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	check("open", err)
+	defer f.Close()
+	fd, vectors, moved := int32(f.Fd()), unsafe.Pointer(&list[0]), uint32(0)
+	var e uint32
+	switch call {
+	case "read":
+		e = fdRead(fd, vectors, 1024, &moved)
+	case "write":
+		e = fdWrite(fd, vectors, 1024, &moved)
+	case "pread":
+		e = fdPread(fd, vectors, 1024, 0, &moved)
+	case "pwrite":
+		e = fdPwrite(fd, vectors, 1024, 0, &moved)
+	}
+	fmt.Println(call, syscall.Errno(e), moved)
+}
+
 // files goes through what a file system must do and says what is wrong.
 func files() {
 	want := func(what string, got, want any) {
@@ -295,6 +330,20 @@ func files() {
 	part := make([]byte, 5)
 	g.ReadAt(part, 199998)
 	want("hole", string(part), "\x00\x00end")
+	large := make([]byte, 5<<20+3)
+	rand.Read(large)
+	n, err := g.WriteAt(large, 7)
+	want("large write", n, len(large))
+	want("large write", err, nil)
+	again := make([]byte, len(large))
+	n, _ = syscall.Pread(int(g.Fd()), again, 7)
+	want("large read at an offset", n, len(large))
+	want("the same", string(again) == string(large), true)
+	again = make([]byte, len(large)+7)
+	n, _ = syscall.Read(int(g.Fd()), again) // from the start: the offset was left alone
+	want("large read", n, len(again))
+	want("the same", string(again[7:]) == string(large), true)
+	want("random", func() int { r, _ := os.Open("/dev/urandom"); n, _ := r.Read(again); return n }(), len(again))
 	when := time.Unix(1000000000, 123456789)
 	check("chtimes", os.Chtimes("y", when, when))
 	fi, _ = os.Stat("y")
