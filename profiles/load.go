@@ -426,6 +426,7 @@ func (l *loader) setDriver(p *Profile, table map[string]any, faulty map[string]b
 			decode(v, fields.FieldByIndex(field), key, bad)
 		}
 	}
+	unread := maps.Clone(faulty) // what Validate sees of these keys is not what was written
 	problems := flatten(p.Options.Validate())
 	if len(problems) == 0 && driver.Agree != nil {
 		problems = flatten(driver.Agree(p.Spec(backends.Owner{}), p.Options))
@@ -434,7 +435,7 @@ func (l *loader) setDriver(p *Profile, table map[string]any, faulty map[string]b
 		var oe *backends.OptionError
 		if !errors.As(err, &oe) {
 			bad("backend", err.Error())
-		} else if !faulty[head(oe.Key)] {
+		} else if !unread[head(oe.Key)] {
 			bad(oe.Key, oe.Problem)
 		}
 	}
