@@ -3,6 +3,7 @@ package backends
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -64,9 +65,17 @@ func (z Size) String() string {
 // a string as Go writes it: "90s", "5m", "1h30m".
 type Duration time.Duration
 
+// isDuration reports whether s is written as time.ParseDuration takes it: what
+// it refuses all the same is too long.
+var isDuration = regexp.MustCompile(`^\+?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`).MatchString
+
 // ParseDuration reads a Duration as a profile writes it.
 func ParseDuration(s string) (Duration, error) {
-	d, err := time.ParseDuration(strings.TrimSpace(s))
+	t := strings.TrimSpace(s)
+	d, err := time.ParseDuration(t)
+	if err != nil && isDuration(t) {
+		return 0, fmt.Errorf("%q is out of range; a duration is at most \"%dh\"", s, math.MaxInt64/time.Hour)
+	}
 	if err != nil || d < 0 {
 		return 0, fmt.Errorf("%q is not a duration; write whole seconds (120) or a string (\"90s\", \"5m\")", s)
 	}
@@ -78,7 +87,7 @@ func (d *Duration) UnmarshalTOML(v any) (err error) {
 	switch v := v.(type) {
 	case int64:
 		if v < 0 || v > math.MaxInt64/int64(time.Second) {
-			return fmt.Errorf("%d seconds is out of range; write whole seconds from 0 on", v)
+			return fmt.Errorf("%d seconds is out of range; write whole seconds from 0 to %d", v, math.MaxInt64/time.Second)
 		}
 		*d = Duration(time.Duration(v) * time.Second)
 	case string:

@@ -75,9 +75,17 @@ func TestDurations(t *testing.T) {
 			t.Errorf("%q: got %v, %v; want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "90", "-1s", "1x", "s", "1 s", "9999999h", "1d"} {
+	for _, text := range []string{"", "90", "-1s", "1x", "s", "1 s", "1d", "9999999", "9999999hh", "."} {
 		if got, err := ParseDuration(text); err == nil || got != 0 || !strings.Contains(err.Error(), "is not a duration; write") {
 			t.Errorf("%q: got %v, %v; want an error that says what would be right", text, got, err)
+		}
+	}
+	for text, good := range map[string]bool{
+		"2562047h": true, "2562048h": false, "10000000h": false, " 2562047h48m ": false, "9223372036.9s": false, "99999999999999999999ns": false,
+	} {
+		_, err := ParseDuration(text)
+		if want := `is out of range; a duration is at most "2562047h"`; !good && (err == nil || !strings.Contains(err.Error(), want)) || good && err != nil {
+			t.Errorf("%q: got %v; want good: %v, else %q", text, err, good, want)
 		}
 	}
 	for _, k := range []struct {
@@ -89,7 +97,7 @@ func TestDurations(t *testing.T) {
 		{int64(0), 0, ""},
 		{"90s", 90 * time.Second, ""},
 		{int64(-5), 0, "-5 seconds is out of range"},
-		{int64(math.MaxInt64), 0, "out of range"},
+		{int64(math.MaxInt64), 0, "out of range; write whole seconds from 0 to 9223372036"},
 		{"5", 0, "is not a duration"},
 		{0.5, 0, "not a number with a fraction"},
 		{false, 0, "not a boolean"},

@@ -92,6 +92,25 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// TestAllowNamesRoot: whoever writes an allow list is told whom it does not
+// bind, in the manual and in the example.
+func TestAllowNamesRoot(t *testing.T) {
+	example, err := os.ReadFile("../kilntainers.example.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	above, _, _ := strings.Cut(string(example), "\n#allow = ")
+	for where, text := range map[string]string{
+		"the manual":  find(profileKeys, "allow").meaning,
+		"the example": above[strings.LastIndex(above, "\n\n"):],
+	} {
+		text = strings.Join(strings.Fields(strings.ReplaceAll(text, "\n#", "\n")), " ")
+		if want := "root may use every profile."; !strings.Contains(text, want) {
+			t.Errorf("%s does not say %q of allow: %s", where, want, text)
+		}
+	}
+}
+
 func TestKeys(t *testing.T) {
 	type place struct{ table, name, backends string }
 	seen := map[place]bool{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/kilntainers/kilntainers/backends"
 )
@@ -120,6 +121,11 @@ func (o *dockerOptions) Validate() error {
 	for i, f := range o.DockerRunFlags {
 		if f == "--privileged" && !o.AllowUnsafe {
 			bad(fmt.Sprintf("docker_run_flags[%d]", i), "--privileged is refused; leave it out, or set allow_unsafe = true")
+		}
+	}
+	for _, m := range o.Mounts {
+		if !strings.Contains(m, ":/") {
+			bad("mounts", fmt.Sprintf("%q is not a mount; write \"name:/path\"", m))
 		}
 	}
 	return errors.Join(errs...)

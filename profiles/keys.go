@@ -146,7 +146,7 @@ var profileKeys = []setting[Profile]{
 		`Sandboxes kept started ahead of need.`,
 		func(p *Profile) any { return count{&p.Pool} }},
 	{"allow", `[]`,
-		`Who may use the profile: Unix users ("alice"), groups ("@datasci") and tokens ("token:laptop"); [] = all who may open the socket.`,
+		`Who may use the profile: Unix users ("alice"), groups ("@datasci") and tokens ("token:laptop"); [] = all who may open the socket. root may use every profile.`,
 		func(p *Profile) any { return &p.Allow }},
 	{"binding", `"auto"`,
 		`What ties a call to its sandbox: "auto" the connection or session, "handle" only the sandbox_id that the first call returned.`,

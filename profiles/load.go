@@ -426,6 +426,7 @@ func (l *loader) setDriver(p *Profile, table map[string]any, faulty map[string]b
 			decode(v, fields.FieldByIndex(field), key, bad)
 		}
 	}
+	unread := maps.Clone(faulty) // what Validate sees of these keys is not what was written
 	problems := flatten(p.Options.Validate())
 	if len(problems) == 0 && driver.Agree != nil {
 		problems = flatten(driver.Agree(p.Spec(backends.Owner{}), p.Options))
@@ -434,7 +435,7 @@ func (l *loader) setDriver(p *Profile, table map[string]any, faulty map[string]b
 		var oe *backends.OptionError
 		if !errors.As(err, &oe) {
 			bad("backend", err.Error())
-		} else if !faulty[head(oe.Key)] {
+		} else if !unread[head(oe.Key)] {
 			bad(oe.Key, oe.Problem)
 		}
 	}
@@ -503,12 +504,12 @@ func choices(has string, names []string) string {
 
 // loadTokens reads [tokens].
 func (l *loader) loadTokens(s *source) {
-	secrets := map[[sha256.Size]byte]string{}
+	var good, left []Token // whose files could be read; left have another problem
 	for _, name := range l.tokens {
 		key := join("tokens", name)
-		good := true
+		faulty := map[string]bool{} // the keys that have a problem, "" the token itself
 		bad := func(sub, text string) {
-			good = false
+			faulty[head(sub)] = true
 			if sub != "" {
 				sub = "." + sub
 			}
@@ -542,19 +543,30 @@ func (l *loader) loadTokens(s *source) {
 		if _, ok := table["file"]; !ok {
 			bad("file", `missing; write the path of a file that holds the token`)
 		}
-		if !good {
+		if faulty["file"] {
 			continue
 		}
 		if err := l.readSecret(&t); err != nil {
 			bad("file", err.Error())
 			continue
 		}
+		if len(faulty) == 0 {
+			good = append(good, t)
+		} else {
+			left = append(left, t)
+		}
+	}
+	secrets := map[[sha256.Size]byte]string{}
+	for i, t := range append(good, left...) { // what is left out takes no secret from what is not
+		key := join("tokens", t.Name)
 		if other, ok := secrets[t.sum]; ok {
-			bad("file", "holds the same secret as that of tokens."+other+"; make each its own")
+			l.bad(s, s.line(key+".file"), key+".file", "holds the same secret as that of tokens."+other+"; make each its own")
 			continue
 		}
-		secrets[t.sum] = name
-		l.config.Tokens[name] = t
+		secrets[t.sum] = t.Name
+		if i < len(good) {
+			l.config.Tokens[t.Name] = t
+		}
 	}
 }
 

@@ -106,6 +106,10 @@ func parseFlags(args []string) (f *runFlags, problems []string) {
 		}); i >= 0 {
 			msg = fmt.Sprintf("%q is one argument; write a flag and its value as \"--flag=value\" or as two strings", args[i])
 		}
+		// Problems of flags together may be due to those that follow, which
+		// nobody has read. What these weaken is known.
+		f.finish(raw)
+		f.weakens = f.weaknesses()
 		return f, append(problems, msg)
 	}
 	if rest := fs.Args(); len(rest) > 0 {
@@ -324,7 +328,10 @@ func (f *runFlags) finish(r *rawFlags) (problems []string) {
 			continue
 		}
 		m, err := parseDevice(d)
-		bad("device", err)
+		if err != nil {
+			bad("device", err)
+			continue
+		}
 		h.Devices = append(h.Devices, m)
 	}
 	h.DeviceRequests = append(r.gpus.Value(), h.DeviceRequests...)
@@ -338,7 +345,9 @@ func (f *runFlags) finish(r *rawFlags) (problems []string) {
 		}
 	}
 
-	bad("security-opt", f.finishSecurity(r.security))
+	for _, o := range r.security {
+		bad("security-opt", f.finishSecurity(o))
+	}
 	bad("network", f.finishNetworks(r))
 	return problems
 }
@@ -348,31 +357,29 @@ func throttles(o opts.ThrottledeviceOpt) []*blkiodev.ThrottleDevice { return o.G
 
 // finishSecurity splits off what the CLI does itself: systempaths=unconfined
 // becomes two empty lists, and a seccomp profile is sent as its text.
-func (f *runFlags) finishSecurity(list []string) error {
-	for _, o := range list {
-		k, v, ok := strings.Cut(o, "=")
-		if !ok && k != "no-new-privileges" {
-			k, v, ok = strings.Cut(o, ":")
-		}
-		switch {
-		case k == "no-new-privileges":
-		case !ok || v == "":
-			return fmt.Errorf("%q has no value", o)
-		case o == "systempaths=unconfined":
-			f.host.MaskedPaths, f.host.ReadonlyPaths = []string{}, []string{}
-			continue
-		case k == "seccomp" && v != "builtin" && v != "unconfined":
-			if f.seccomp != "" {
-				return errors.New("two seccomp profiles; give one")
-			}
-			if _, err := checkFile(v); err != nil {
-				return err
-			}
-			f.seccomp = v
-			continue
-		}
-		f.host.SecurityOpt = append(f.host.SecurityOpt, o)
+func (f *runFlags) finishSecurity(o string) error {
+	k, v, ok := strings.Cut(o, "=")
+	if !ok && k != "no-new-privileges" {
+		k, v, ok = strings.Cut(o, ":")
 	}
+	switch {
+	case k == "no-new-privileges":
+	case !ok || v == "":
+		return fmt.Errorf("%q has no value", o)
+	case o == "systempaths=unconfined":
+		f.host.MaskedPaths, f.host.ReadonlyPaths = []string{}, []string{}
+		return nil
+	case k == "seccomp" && v != "builtin" && v != "unconfined":
+		if f.seccomp != "" {
+			return errors.New("two seccomp profiles; give one")
+		}
+		if _, err := checkFile(v); err != nil {
+			return err
+		}
+		f.seccomp = v
+		return nil
+	}
+	f.host.SecurityOpt = append(f.host.SecurityOpt, o)
 	return nil
 }
 

@@ -361,6 +361,29 @@ func TestFlagsRefused(t *testing.T) {
 	}
 }
 
+// TestFlagProblems: what is wrong and what weakens the isolation are told side
+// by side, and of a flag that is wrong nothing else.
+func TestFlagProblems(t *testing.T) {
+	for flags, want := range map[string][]string{
+		"--cap-add=SYS_ADMIN --security-opt=seccomp=unconfined --pid=host --device=/dev/sda --volumes-from=x": {
+			"--pid: ", "--cap-add=SYS_ADMIN is ", "--security-opt=seccomp=unconfined lifts ", "--volumes-from=x gives ", "--device=/dev/sda gives "},
+		"--privileged --name=x --foo -v /etc:/etc":                            {"--name: ", "unknown flag: --foo", "--privileged gives "},
+		"--device=x --device=/dev/kvm":                                        {"--device: \"x\" has no absolute path", "--device=/dev/kvm gives "},
+		"--network-alias=a --foo --network=mine":                              {"unknown flag: --foo"},
+		"--security-opt=x --security-opt=y --security-opt=seccomp=unconfined": {"--security-opt: \"x\" ", "--security-opt: \"y\" ", "--security-opt=seccomp=unconfined lifts "},
+	} {
+		o := defaults()
+		o.DockerRunFlags = strings.Fields(flags)
+		var got []string
+		for _, err := range o.Validate().(interface{ Unwrap() []error }).Unwrap() {
+			got = append(got, err.(*backends.OptionError).Problem)
+		}
+		if !slices.EqualFunc(got, want, strings.HasPrefix) {
+			t.Errorf("%s: got %q, want %q", flags, got, want)
+		}
+	}
+}
+
 // TestFlagsWeaken: what weakens the isolation is known for it in every
 // spelling.
 func TestFlagsWeaken(t *testing.T) {

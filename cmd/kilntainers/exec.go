@@ -32,6 +32,8 @@ type execFlags struct {
 	dir     string
 	timeout int
 	stdin   bool
+
+	given func(name string) bool // whether the flag was there
 }
 
 func execCommand() command {
@@ -42,6 +44,7 @@ func execCommand() command {
 		summary:  "run a command in a new sandbox of a profile, as an agent would",
 		args:     true,
 		flags: func(fs *pflag.FlagSet) {
+			f.given = fs.Changed
 			fs.StringVarP(&f.profile, "profile", "P", "default", "`NAME` of the profile (default \"default\")")
 			fs.StringVarP(&f.command, "command", "c", "", "run `TEXT` in the sandbox's shell, instead of a program")
 			fs.StringVar(&f.dir, "cwd", "", "`DIR` to run in (must be absolute)")
@@ -80,10 +83,10 @@ func execute(ctx context.Context, c *cli, f execFlags, args []string) error {
 	if f.dir != "" {
 		params["working_directory"] = f.dir
 	}
-	if f.timeout < 0 {
-		return usageError{"--timeout is a number of seconds", "exec"}
-	}
-	if f.timeout > 0 {
+	if f.given("timeout") {
+		if f.timeout < 1 {
+			return usageError{"--timeout is a number of seconds, at least 1", "exec"}
+		}
 		params["timeout"] = f.timeout
 	}
 	if f.stdin {
