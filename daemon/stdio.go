@@ -167,14 +167,13 @@ type lineConn struct {
 	session *session
 	extra   *mcp.RequestExtra
 
-	again   [][]byte      // what the client said to an earlier daemon, to be heard once more
-	newTool bool          // since then
-	ahead   bytes.Buffer  // what an earlier daemon had read; r reads it first
-	rest    []byte        // of the current line: what came before r's buffer
-	closed  chan struct{} // by Close
-	parked  chan struct{} // closed once Read reads no more
-	park    atomic.Bool
-	once    sync.Once // for closed
+	again  [][]byte      // what the client said to an earlier daemon, to be heard once more
+	ahead  bytes.Buffer  // what an earlier daemon had read; r reads it first
+	rest   []byte        // of the current line: what came before r's buffer
+	closed chan struct{} // by Close
+	parked chan struct{} // closed once Read reads no more
+	park   atomic.Bool
+	once   sync.Once // for closed
 
 	pending atomic.Int64 // requests without an answer, but for subscriptions
 
