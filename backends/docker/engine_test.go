@@ -492,6 +492,19 @@ func TestHostile(t *testing.T) {
 				t.Errorf("afterwards: got %q", got)
 			}
 		})
+		t.Run("RemovedAfterOutOfMemory", func(t *testing.T) {
+			s := create(t, b)
+			if _, exit := sh(t, s, "head -c 300m /dev/zero | tail | wc -c"); !exit.OOM {
+				t.Errorf("got %+v, want something killed for memory", exit)
+			}
+			if got, _ := sh(t, s, "echo ok"); got != "ok\n" {
+				t.Errorf("afterwards: got %q", got)
+			}
+			if err := c.ContainerRemove(t.Context(), s.id, container.RemoveOptions{Force: true}); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, s, "from outside")
+		})
 		t.Run("TmpFull", func(t *testing.T) {
 			s := create(t, b)
 			if got, exit := sh(t, s, "cat /dev/zero > /tmp/x"); !strings.Contains(got, "No space left on device") || exit.Code == 0 {
