@@ -247,13 +247,15 @@ func (e *engine) create(ctx context.Context, r request, name string) (id string,
 	return "", err
 }
 
+// diskHelp is what to do about an engine that cannot limit disk space.
+const diskHelp = "(Docker can with overlay2 on xfs mounted with pquota, btrfs or zfs); leave out disk, or set read_only = true with a sized tmpfs"
+
 // createError adds what to do about the refusals that a profile can cause.
 func (b *Backend) createError(err error) error {
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "storage-opt"):
-		return fmt.Errorf("this engine cannot limit disk space (Docker can with overlay2 on xfs mounted with pquota, btrfs or zfs); "+
-			"leave out disk, or set read_only = true with a sized tmpfs: %w", err)
+		return fmt.Errorf("this engine cannot limit disk space %s: %w", diskHelp, err)
 	case strings.Contains(strings.ToLower(text), "unknown or invalid runtime"), strings.Contains(text, "Unknown runtime"):
 		return fmt.Errorf("the engine has no runtime %q; set it up there, or leave out runtime: %w", b.options.Runtime, err)
 	}
@@ -337,6 +339,9 @@ func (b *Backend) checkInfo(e *engine, k kind, info system.Info) error {
 	if _, ok := info.Runtimes[h.Runtime]; h.Runtime != "" && !ok {
 		return fmt.Errorf("the engine at %s has no runtime %q; set it up there, or leave out runtime", e.at(), h.Runtime)
 	}
+	if store := diskless(info); h.StorageOpt["size"] != "" && store != "" {
+		return fmt.Errorf("the engine at %s cannot limit disk space with %s %s", e.at(), store, diskHelp)
+	}
 	var lost []string
 	if h.Memory > 0 && !info.MemoryLimit {
 		lost = append(lost, "memory")
@@ -359,6 +364,32 @@ func (b *Backend) checkInfo(e *engine, k kind, info system.Info) error {
 			e.at(), strings.Join(lost, ", "))
 	}
 	return nil
+}
+
+// diskless names the storage of an engine that refuses any limit of disk space.
+// It returns "" for what can limit, and for what may or may not: whether xfs is
+// mounted with pquota, only a container tells.
+func diskless(info system.Info) string {
+	switch info.Driver {
+	case "aufs", "fuse-overlayfs":
+		return info.Driver
+	case "overlay", "overlay2": // the first is Podman's name
+		if fs := backing(info); fs != "" && fs != "<unknown>" && fs != "xfs" {
+			return info.Driver + " on " + fs
+		}
+	}
+	return ""
+}
+
+// backing is the file system below the engine's storage, as the engine calls
+// it, or "".
+func backing(info system.Info) string {
+	for _, s := range info.DriverStatus {
+		if s[0] == "Backing Filesystem" {
+			return s[1]
+		}
+	}
+	return ""
 }
 
 // checkPull asks the registry for the image, through the engine.

@@ -300,6 +300,14 @@ func TestRequest(t *testing.T) {
 // TestCheckInfo: an engine that says it cannot do what the profile needs fails
 // the check.
 func TestCheckInfo(t *testing.T) {
+	disk := func(driver, backing string) func(*system.Info, *Options) {
+		return func(i *system.Info, o *Options) {
+			i.Driver, o.Disk = driver, 1<<30
+			if backing != "" {
+				i.DriverStatus = [][2]string{{"Supports d_type", "true"}, {"Backing Filesystem", backing}}
+			}
+		}
+	}
 	good := system.Info{MemoryLimit: true, SwapLimit: true, CPUCfsQuota: true, PidsLimit: true, Runtimes: map[string]system.RuntimeWithStatus{"runc": {}}}
 	for _, c := range []struct {
 		edit func(*system.Info, *Options)
@@ -313,6 +321,22 @@ func TestCheckInfo(t *testing.T) {
 		{func(i *system.Info, o *Options) { i.SwapLimit, o.AllowUnsafe = false, true }, ""},
 		{func(i *system.Info, o *Options) { i.SecurityOptions = []string{"name=rootless"}; i.CgroupVersion = "1" }, "cannot limit memory, cpu, pids_limit; a rootless engine needs cgroup v2"},
 		{func(i *system.Info, o *Options) { i.SecurityOptions = []string{"name=rootless"}; i.CgroupVersion = "2" }, ""},
+		{disk("overlay2", "extfs"), "the engine at fake 0 cannot limit disk space with overlay2 on extfs ("},
+		{disk("overlay", "extfs"), "cannot limit disk space with overlay on extfs ("},
+		{disk("fuse-overlayfs", ""), "cannot limit disk space with fuse-overlayfs ("},
+		{func(i *system.Info, o *Options) {
+			disk("overlay2", "extfs")(i, o)
+			o.Disk, o.DockerRunFlags = 0, []string{"--storage-opt=size=1g"}
+		}, "cannot limit disk space with overlay2 on extfs ("},
+		{func(i *system.Info, o *Options) { disk("overlay2", "extfs")(i, o); o.Disk = 0 }, ""},
+		{disk("overlay2", "xfs"), ""}, // pquota or not, it does not tell
+		{disk("overlay2", "<unknown>"), ""},
+		{disk("overlay2", ""), ""},
+		{disk("btrfs", ""), ""},
+		{disk("zfs", ""), ""},
+		{disk("devicemapper", "extfs"), ""},
+		{disk("vfs", ""), ""},
+		{disk("overlayfs", ""), ""}, // of containerd
 	} {
 		info := good
 		b := fakeBackend(t, func(o *Options) { c.edit(&info, o) }, newFake())

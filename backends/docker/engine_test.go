@@ -388,6 +388,31 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// TestDisk: a profile that passes the check gets its sandbox, on an engine that
+// limits disk space and on one that does not.
+func TestDisk(t *testing.T) {
+	onEachEngine(t, func(t *testing.T, host string) {
+		info, err := dockertest.Client(t, host).Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := openBackend(t, host, func(_ *backends.Spec, o *Options) { o.Disk = 1 << 30 })
+		checked := b.Check(t.Context())
+		s, made := b.Create(t.Context())
+		if made == nil {
+			if err := s.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if made != nil && checked == nil && backing(info) != "xfs" { // with xfs, only Create can tell
+			t.Errorf("Check finds nothing, and Create says %v", made)
+		}
+		if made == nil && checked != nil {
+			t.Errorf("Check says %v, and Create makes a sandbox", checked)
+		}
+	})
+}
+
 // TestHostile: what goes on inside, or is done from outside, ends in time, is
 // told for what it is, and leaves nothing.
 func TestHostile(t *testing.T) {
@@ -491,6 +516,19 @@ func TestHostile(t *testing.T) {
 			if got, _ := sh(t, s, "echo ok"); got != "ok\n" {
 				t.Errorf("afterwards: got %q", got)
 			}
+		})
+		t.Run("RemovedAfterOutOfMemory", func(t *testing.T) {
+			s := create(t, b)
+			if _, exit := sh(t, s, "head -c 300m /dev/zero | tail | wc -c"); !exit.OOM {
+				t.Errorf("got %+v, want something killed for memory", exit)
+			}
+			if got, _ := sh(t, s, "echo ok"); got != "ok\n" {
+				t.Errorf("afterwards: got %q", got)
+			}
+			if err := c.ContainerRemove(t.Context(), s.id, container.RemoveOptions{Force: true}); err != nil {
+				t.Fatal(err)
+			}
+			gone(t, s, "from outside")
 		})
 		t.Run("TmpFull", func(t *testing.T) {
 			s := create(t, b)

@@ -673,7 +673,11 @@ func TestCloseRaces(t *testing.T) {
 // TestGoneReasons: what an engine remembers becomes the reason.
 func TestGoneReasons(t *testing.T) {
 	event := func(action events.Action, code string) events.Message {
-		return events.Message{Action: action, Actor: events.Actor{Attributes: map[string]string{"exitCode": code}}}
+		return events.Message{Action: action, Actor: events.Actor{Attributes: map[string]string{"exitCode": code}}, TimeNano: int64(time.Hour)}
+	}
+	before := func(d time.Duration, m events.Message) events.Message {
+		m.TimeNano -= int64(d)
+		return m
 	}
 	for _, c := range []struct {
 		name   string
@@ -681,7 +685,13 @@ func TestGoneReasons(t *testing.T) {
 		want   string
 	}{
 		{"OutOfMemory", []events.Message{event("oom", ""), event("die", "137"), event("destroy", "")}, "it ran out of memory (limit 1g)"},
+		{"OutOfMemoryAtLast", []events.Message{before(time.Minute, event("kill", "")), event("oom", ""), event("die", "137"), event("destroy", "")}, "it ran out of memory (limit 1g)"}, // a kill may be a SIGHUP
+		{"OutOfMemoryLate", []events.Message{event("die", "137"), before(-time.Second, event("oom", "")), event("destroy", "")}, "it ran out of memory (limit 1g)"},
 		{"Outside", []events.Message{event("kill", ""), event("die", "137"), event("destroy", "")}, "it was stopped or removed from outside"},
+		{"OutsideAfterOOM", []events.Message{event("oom", ""), event("kill", ""), event("die", "137"), event("destroy", "")}, "it was stopped or removed from outside"},
+		{"OutsideBeforeOOM", []events.Message{event("kill", ""), event("oom", ""), event("die", "137"), event("destroy", "")}, "it was stopped or removed from outside"},
+		{"KilledAfterOOM", []events.Message{before(time.Minute, event("oom", "")), event("die", "137"), event("destroy", "")}, "it was killed from outside or for memory (limit 1g)"},
+		{"EndedAfterOOM", []events.Message{before(time.Minute, event("oom", "")), event("die", "0"), event("destroy", "")}, "its first process ended"},
 		{"Killed", []events.Message{event("die", "137"), event("remove", "")}, "it was killed from outside or for memory (limit 1g)"},
 		{"Ended", []events.Message{event("die", "0"), event("remove", "")}, "its first process ended"},
 		{"Failed", []events.Message{event("die", "70"), event("destroy", "")}, "its first process ended with status 70"},
@@ -709,6 +719,34 @@ func TestGoneReasons(t *testing.T) {
 				var g *backends.GoneError
 				if !errors.As(s.Err(), &g) || g.Reason != c.want {
 					t.Errorf("got %v, want %q", s.Err(), c.want)
+				}
+				nothingLeft(t, b, f)
+			})
+		})
+	}
+	// Where the engine does not tell of memory, what the last command ended of
+	// counts, if that was just now.
+	for ago, want := range map[time.Duration]string{
+		time.Second: "it ran out of memory (limit 1g)",
+		time.Minute: "it was killed from outside or for memory (limit 1g)",
+	} {
+		t.Run("Starved"+ago.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake()
+				b := fakeBackend(t, nil, f)
+				s, err := b.Create(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.(*sandbox).starved.Store(time.Now().UnixNano())
+				time.Sleep(ago)
+				f.mu.Lock()
+				f.end(f.find(s.ID()))
+				f.mu.Unlock()
+				<-s.Done()
+				var g *backends.GoneError
+				if !errors.As(s.Err(), &g) || g.Reason != want {
+					t.Errorf("got %v, want %q", s.Err(), want)
 				}
 				nothingLeft(t, b, f)
 			})

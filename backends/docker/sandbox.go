@@ -38,7 +38,7 @@ type sandbox struct {
 	memory   backends.Size // its limit
 	made     time.Time
 
-	starved atomic.Bool // a command of it was killed for memory
+	starved atomic.Int64 // when the last command that ended was killed for memory, in Unix nanoseconds; else 0
 
 	stopWait context.CancelFunc // of the wait for the container's end
 	over     chan struct{}      // closed after exit is set
@@ -63,8 +63,12 @@ func (s *sandbox) Exec(ctx context.Context, e backends.Exec) (backends.Exit, err
 		e.Env = env
 	}
 	exit, err := s.client.Exec(ctx, agent.Command{Exec: e, Shell: s.shell})
-	if exit.OOM {
-		s.starved.Store(true)
+	switch {
+	case err != nil:
+	case exit.OOM:
+		s.starved.Store(time.Now().UnixNano())
+	default:
+		s.starved.Store(0)
 	}
 	return exit, err
 }
@@ -143,9 +147,10 @@ func (s *sandbox) await(ctx context.Context) {
 // agent's client.
 func (s *sandbox) ended(ctx context.Context) error {
 	defer s.settle()
+	at := time.Now()
 	var reason string
 	if s.dies(ctx) {
-		reason = s.reason(ctx)
+		reason = s.reason(ctx, at)
 	}
 	err := s.engine.remove(ctx, s.id)
 	if err != nil {
@@ -189,8 +194,13 @@ func (s *sandbox) dies(ctx context.Context) bool {
 	return false
 }
 
-// reason tells why a container went that nobody here removed.
-func (s *sandbox) reason(ctx context.Context) string {
+// justNow is how long before a death its reason may have come. A busy engine
+// takes seconds to tell of a death.
+const justNow = 5 * time.Second
+
+// reason tells why a container went that nobody here removed, and whose stream
+// ended at that time.
+func (s *sandbox) reason(ctx context.Context, at time.Time) string {
 	limit := ""
 	if s.memory > 0 {
 		limit = fmt.Sprintf(" (limit %v)", s.memory)
@@ -200,10 +210,12 @@ func (s *sandbox) reason(ctx context.Context) string {
 		h.code = strconv.FormatInt(s.exit.code, 10)
 	}
 	switch {
-	case h.oom, h.code == "137" && s.starved.Load():
+	case h.oom:
 		return "it ran out of memory" + limit
 	case h.killed:
 		return "it was stopped or removed from outside"
+	case h.code == "137" && at.Sub(time.Unix(0, s.starved.Load())) < justNow:
+		return "it ran out of memory" + limit
 	case h.code == "137":
 		return "it was killed from outside or for memory" + limit
 	case s.exit.err != nil:
@@ -216,7 +228,7 @@ func (s *sandbox) reason(ctx context.Context) string {
 
 // history is what an engine remembers of a container that is gone.
 type history struct {
-	oom    bool   // the kernel took something for memory; Podman does not tell
+	oom    bool   // the kernel took something for memory just before it died, and nobody killed it then; Podman does not tell
 	killed bool   // it was killed or stopped through the engine; Podman does not tell of a forced removal
 	code   string // exit status of its first process
 }
@@ -231,6 +243,12 @@ func (e *engine) history(ctx context.Context, id string, since time.Time) (h his
 		Since:   strconv.FormatInt(since.Add(-10*time.Minute).Unix(), 10),
 		Filters: filters.NewArgs(filters.Arg("type", string(events.ContainerEventType))),
 	})
+	var oom, kill, died int64 // the last of each, in the engine's nanoseconds
+	defer func() {
+		// What a command was killed for may be told after a kill from outside.
+		led := func(at int64) bool { return at != 0 && died-at < int64(justNow) }
+		h.oom = led(oom) && !led(kill)
+	}()
 	for {
 		select {
 		case m := <-msgs:
@@ -239,11 +257,11 @@ func (e *engine) history(ctx context.Context, id string, since time.Time) (h his
 			}
 			switch m.Action {
 			case events.ActionOOM:
-				h.oom = true
+				oom = m.TimeNano
 			case events.ActionKill:
-				h.killed = true
+				h.killed, kill = true, m.TimeNano
 			case events.ActionDie:
-				h.code = m.Actor.Attributes["exitCode"]
+				h.code, died = m.Actor.Attributes["exitCode"], m.TimeNano
 			case events.ActionDestroy, events.ActionRemove:
 				return h
 			}
