@@ -184,9 +184,13 @@ func (r *running) reload(toml string) ReloadResult {
 		r.Fatal(err)
 	}
 	defer res.Body.Close()
-	var got ReloadResult
-	if err := json.NewDecoder(res.Body).Decode(&got); err != nil {
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
 		r.Fatal(err)
+	}
+	var got ReloadResult
+	if err := json.Unmarshal(body, &got); err != nil || bytes.Contains(body, []byte("null")) {
+		r.Fatalf("%v in %s", err, body)
 	}
 	if got.OK != (res.StatusCode == http.StatusOK) {
 		r.Errorf("status %d with %+v", res.StatusCode, got)

@@ -130,7 +130,7 @@ func (r *reloader) reload() ReloadResult {
 	same := r.conf.Hash == conf.Hash && len(r.problems) == 0
 	r.mu.Unlock()
 	if same {
-		return ReloadResult{OK: true, RestartNeeded: r.restartNeeded()}
+		return ReloadResult{OK: true, Changes: noChanges(), RestartNeeded: r.restartNeeded()}
 	}
 	done, err := r.table.apply(conf)
 	if err != nil {
@@ -163,7 +163,7 @@ func (r *reloader) failed(problems []string) ReloadResult {
 		}
 	}
 	r.table.metrics.reloaded(false)
-	return ReloadResult{Problems: problems, RestartNeeded: r.restartNeeded()}
+	return ReloadResult{Changes: noChanges(), Problems: problems, RestartNeeded: r.restartNeeded()}
 }
 
 // file is the main file to read now.

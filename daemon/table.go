@@ -73,6 +73,9 @@ type Changes struct {
 	Removed []string `json:"removed"`
 }
 
+// noChanges has lists too: who reads JSON need not tell null from [].
+func noChanges() Changes { return Changes{Added: []string{}, Updated: []string{}, Removed: []string{}} }
+
 // Any reports whether anything changed.
 func (c Changes) Any() bool { return len(c.Added)+len(c.Updated)+len(c.Removed) > 0 }
 
@@ -94,7 +97,7 @@ func (t *table) apply(c *profiles.Config) (Changes, error) {
 
 	t.conf = c
 	t.limits.set(c)
-	var done Changes
+	done := noChanges()
 	for name, svc := range next {
 		ep := t.endpoints[name]
 		if ep == nil {

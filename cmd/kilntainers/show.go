@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"os/user"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -158,10 +157,6 @@ func reloadCommand() command {
 	}
 }
 
-// nullList is a list of a reload's answer that the daemon left out. In a JSON
-// string its quotes would be escaped.
-var nullList = regexp.MustCompile(`"(added|updated|removed|restart_needed)":\s*null`)
-
 func reload(ctx context.Context, c *cli, _ []string) error {
 	var raw json.RawMessage
 	if err := c.ask(ctx, http.MethodPost, "/-/reload", &raw, http.StatusUnprocessableEntity); err != nil {
@@ -173,7 +168,7 @@ func reload(ctx context.Context, c *cli, _ []string) error {
 	}
 	switch {
 	case c.json:
-		if err := c.printJSON(nullList.ReplaceAll(raw, []byte(`"$1":[]`))); err != nil {
+		if err := c.printJSON(raw); err != nil {
 			return err
 		}
 	case !res.OK:
