@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/kilntainers/kilntainers/profiles"
@@ -35,6 +36,14 @@ func (l *limits) set(c *profiles.Config) {
 	l.conf = c
 }
 
+// sandboxes counts in words.
+func sandboxes(n int) string {
+	if n == 1 {
+		return "1 sandbox"
+	}
+	return fmt.Sprintf("%d sandboxes", n)
+}
+
 // reserve makes room for one sandbox, or says which ceiling was reached.
 func (l *limits) reserve(profile, principal string) error {
 	l.mu.Lock()
@@ -46,13 +55,13 @@ func (l *limits) reserve(profile, principal string) error {
 	p := l.conf.Profiles[profile]
 	switch {
 	case p != nil && full(of.user[principal], p.MaxSandboxesPerUser):
-		return refuse("You have %d sandboxes of profile %q, the most that one user may have (max_sandboxes_per_user). %s", of.user[principal], profile, retry)
+		return refuse("You have %s of profile %q, the most that one user may have (max_sandboxes_per_user). %s", sandboxes(of.user[principal]), profile, retry)
 	case p != nil && full(of.total, p.MaxSandboxes):
-		return refuse("Profile %q has %d sandboxes, the most that it may have (max_sandboxes). %s", profile, of.total, retry)
+		return refuse("Profile %q has %s, the most that it may have (max_sandboxes). %s", profile, sandboxes(of.total), retry)
 	case full(l.user[principal], d.MaxSandboxesPerUser):
-		return refuse("You have %d sandboxes, the most that one user may have here (daemon.max_sandboxes_per_user). %s", l.user[principal], retry)
+		return refuse("You have %s, the most that one user may have here (daemon.max_sandboxes_per_user). %s", sandboxes(l.user[principal]), retry)
 	case full(l.total, d.MaxSandboxes):
-		return refuse("The daemon has %d sandboxes, the most that it may have (daemon.max_sandboxes). %s", l.total, retry)
+		return refuse("The daemon has %s, the most that it may have (daemon.max_sandboxes). %s", sandboxes(l.total), retry)
 	}
 	l.takeLocked(of, principal)
 	return nil
