@@ -306,14 +306,16 @@ func (ep *endpoint) call(ctx context.Context, req *mcp.CallToolRequest, handle b
 	out, err := execute(ctx, b.sb, in, svc.profile)
 	s.release(b)
 	ep.metrics.executed(time.Since(began), out, err)
-	if err != nil && unnamed {
+	if err != nil && unnamed && !errors.Is(err, backends.ErrGone) {
 		ep.endSession(s.key, "the call that asked for it ended")
 	}
 	switch {
 	case errors.Is(err, backends.ErrGone) && b.why(err) == leftForNext:
 		return failure(restartedText), nil
 	case errors.Is(err, backends.ErrGone):
-		return failure("%s", diedText(b.why(err), s.key.kind == byHandle)), nil
+		reason := b.why(err)
+		s.forget(b, reason) // the next call may be quicker than the keeper
+		return failure("%s", diedText(reason, s.key.kind == byHandle)), nil
 	case err != nil && ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:

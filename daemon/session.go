@@ -394,6 +394,14 @@ func (b *box) finish(reason string) {
 	}
 }
 
+// forget takes a box out of its session that a call found dead.
+func (s *session) forget(b *box, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgetLocked(b, reason)
+	b.finish(reason)
+}
+
 // forgetLocked takes a box that ended out of its session, so that the next
 // call makes another one. s.mu is held.
 func (s *session) forgetLocked(b *box, reason string) {
