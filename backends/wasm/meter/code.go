@@ -56,6 +56,9 @@ const stretch = 64
 func (m *rewriter) code(body []byte) ([]byte, error) {
 	r := &reader{b: body}
 	n := r.count()
+	if r.err != nil {
+		return nil, fmt.Errorf("section %d: %w", secCode, r.err)
+	}
 	if uint32(len(m.funcs))-m.imports != n {
 		return nil, fmt.Errorf("%d functions but %d bodies", uint32(len(m.funcs))-m.imports, n)
 	}
@@ -71,6 +74,9 @@ func (m *rewriter) code(body []byte) ([]byte, error) {
 			return nil, fmt.Errorf("code of function %d: %w", i, err)
 		}
 		out = append(appendU32(out, uint32(len(b))), b...)
+	}
+	if len(r.b) > 0 {
+		return nil, fmt.Errorf("section %d: %d bytes after the last body", secCode, len(r.b))
 	}
 	return out, nil
 }

@@ -338,8 +338,9 @@ func (m *rewriter) write(sections []section) error {
 			data = s.body
 		}
 	}
-	if !m.passive {
-		m.out.Image = lift(data, m.out.MinPages)
+	var err error
+	if m.out.Image, err = m.lift(data); err != nil {
+		return err
 	}
 
 	size := len(header) + len(code)
@@ -506,28 +507,47 @@ func (m *rewriter) constExpr(r *reader, b []byte) []byte {
 	return b
 }
 
-// lift applies the data segments to an image of the initial memory. It returns
-// nil when there is one that an instance would have to apply by itself.
-func lift(data []byte, pages uint32) []byte {
-	image := []byte{}
+// lift applies the data segments to an image of the initial memory. The image
+// is nil when there is a segment that an instance would have to apply by
+// itself. The engine believes the lengths in this section, so they are checked
+// also where the section is passed on.
+func (m *rewriter) lift(data []byte) ([]byte, error) {
+	image, all := []byte{}, !m.passive
 	r := &reader{b: data}
-	for n := r.count(); n > 0; n-- {
-		if r.u32() != 0 || r.byte() != opI32Const {
-			return nil
+	for n := r.count(); n > 0 && r.err == nil; n-- {
+		kind := r.u32()
+		if kind > 2 {
+			r.fail("data segment of an unknown kind %d", kind)
 		}
-		at := int64(uint32(r.s32()))
-		if r.byte() != opEnd {
-			return nil
+		if kind == 2 { // names its memory
+			r.u32()
+		}
+		at := &reader{}
+		if kind != 1 { // 1 is passive
+			at.b = m.constExpr(r, nil)
 		}
 		b := r.take(r.u32())
-		end := at + int64(len(b))
-		if r.err != nil || end > int64(pages)<<16 || end > maxImage {
-			return nil
+
+		all = all && kind == 0 && at.byte() == opI32Const
+		start := int64(uint32(at.s32()))
+		end := start + int64(len(b))
+		all = all && at.byte() == opEnd && end <= int64(m.out.MinPages)<<16 && end <= maxImage
+		if !all || r.err != nil {
+			continue
 		}
 		if grow := end - int64(len(image)); grow > 0 {
 			image = append(image, make([]byte, grow)...)
 		}
-		copy(image[at:], b)
+		copy(image[start:], b)
 	}
-	return image
+	if len(r.b) > 0 {
+		r.fail("%d bytes after the last segment", len(r.b))
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("section %d: %w", secData, r.err)
+	}
+	if !all {
+		return nil, nil
+	}
+	return image, nil
 }
