@@ -157,6 +157,8 @@ func (b *Backend) launch(ctx context.Context, e *engine, user string) (_ *sandbo
 	req := buildRequest(b.spec, b.options, flags, name)
 	if k.podman {
 		req.forPodman(flags, user)
+	} else {
+		req.forDocker()
 	}
 
 	id, err := e.create(ctx, req, name)

@@ -283,6 +283,26 @@ func TestRequest(t *testing.T) {
 		t.Errorf("got %s", asJSON(r))
 	}
 
+	// On Docker, /dev/shm takes few names, unless the profile mounts its own.
+	for flag, want := range map[string]string{
+		"":                  "rw,noexec,nosuid,nodev,mode=1777,size=67108864,nr_inodes=4096",
+		"--shm-size=1m":     "rw,noexec,nosuid,nodev,mode=1777,size=1048576,nr_inodes=4096",
+		"--memory=128m":     "rw,noexec,nosuid,nodev,mode=1777,size=16777216,nr_inodes=4096",
+		"--tmpfs=/dev/shm":  "",
+		"-v=data:/dev/shm/": "missing",
+		"--ipc=none":        "missing",
+	} {
+		r := request(backends.Spec{}, func(o *Options) {
+			if flag != "" {
+				o.DockerRunFlags = []string{flag}
+			}
+		})
+		r.forDocker()
+		if got, ok := r.host.Tmpfs["/dev/shm"]; got != want && (ok || want != "missing") {
+			t.Errorf("%s: got %q, want %q", flag, got, want)
+		}
+	}
+
 	// On Podman, root may write to its root directory; nobody else gets more.
 	for _, c := range []struct {
 		user, image string

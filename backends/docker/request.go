@@ -170,6 +170,23 @@ func buildRequest(s backends.Spec, o *Options, f *runFlags, name string) request
 	return r
 }
 
+// forDocker has /dev/shm mounted as one of Tmpfs is: only so it takes a limit
+// to the names in it, and leaves a small memory something beside it.
+func (r request) forDocker() {
+	const dir, usual = "/dev/shm", 64 << 20 // Docker's own size
+	if _, set := r.host.Tmpfs[dir]; set || !r.host.IpcMode.IsPrivate() || taken(r.host.Binds, r.host.Mounts, dir) {
+		return
+	}
+	size := r.host.ShmSize
+	if size == 0 {
+		size = usual
+		if r.host.Memory > 0 {
+			size = min(size, r.host.Memory/8)
+		}
+	}
+	r.host.Tmpfs[dir] = fmt.Sprintf("rw,noexec,nosuid,nodev,mode=1777,size=%d,nr_inodes=%d", size, 4*minInodes)
+}
+
 // forPodman changes what Podman takes differently from Docker. The image sets
 // this user.
 func (r request) forPodman(f *runFlags, user string) {
