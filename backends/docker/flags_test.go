@@ -260,7 +260,16 @@ func (r *recorder) body(t *testing.T, args []string) any {
 		}
 	}
 	trim(b)
-	// The CLI passes these through maps.
+	// The CLI passes these through maps, and keeps the last value of a variable,
+	// as the engine would.
+	if l, ok := b["Env"].([]any); ok {
+		last := map[string]any{}
+		for _, e := range l {
+			name, _, _ := strings.Cut(e.(string), "=")
+			last[name] = e
+		}
+		b["Env"] = slices.Collect(maps.Values(last))
+	}
 	for _, m := range []map[string]any{b, h} {
 		for _, k := range []string{"Env", "Binds"} {
 			if l, ok := m[k].([]any); ok {
