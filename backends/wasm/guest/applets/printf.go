@@ -140,13 +140,6 @@ func (p *printer) conversion(f string) (n int, ok bool) {
 			return i + end + 2, true
 		}
 	}
-	spec := "%" + flags
-	if width > 0 {
-		spec += strconv.Itoa(width)
-	}
-	if prec >= 0 {
-		spec += "." + strconv.Itoa(prec)
-	}
 	switch conv {
 	case 's':
 		s := p.next()
@@ -175,15 +168,29 @@ func (p *printer) conversion(f string) (n int, ok bool) {
 		}
 		p.pad(s, flags, width)
 	case 'd', 'i':
-		c.printf(clean(spec, prec)+"d", p.integer(p.next()))
-	case 'u':
-		c.printf(clean(strings.NewReplacer("+", "", " ", "").Replace(spec), prec)+"d", uint64(p.integer(p.next())))
-	case 'o', 'x', 'X':
-		v := uint64(p.integer(p.next()))
-		if v == 0 {
-			spec = strings.ReplaceAll(spec, "#", "")
+		v, sign := p.integer(p.next()), signOf(flags)
+		u := uint64(v)
+		if v < 0 {
+			u, sign = -u, "-"
 		}
-		c.printf(clean(spec, prec)+string(conv), v)
+		p.digits(strconv.FormatUint(u, 10), sign, flags, width, prec)
+	case 'u':
+		p.digits(strconv.FormatUint(uint64(p.integer(p.next())), 10), "", flags, width, prec)
+	case 'o':
+		d := strconv.FormatUint(uint64(p.integer(p.next())), 8)
+		if strings.Contains(flags, "#") && d != "0" {
+			d = "0" + d
+		}
+		p.digits(d, "", flags, width, prec)
+	case 'x', 'X':
+		d, before := strconv.FormatUint(uint64(p.integer(p.next())), 16), ""
+		if strings.Contains(flags, "#") && d != "0" {
+			before = "0x"
+		}
+		if conv == 'X' {
+			d, before = strings.ToUpper(d), strings.ToUpper(before)
+		}
+		p.digits(d, before, flags, width, prec)
 	case 'e', 'E', 'f', 'F', 'g', 'G', 'a', 'A':
 		p.float(flags, width, prec, conv)
 	default:
@@ -195,18 +202,6 @@ func (p *printer) conversion(f string) (n int, ok bool) {
 		return 0, false
 	}
 	return i + 1, true
-}
-
-// clean drops the 0 flag where a precision or - overrides it, as C does.
-func clean(spec string, prec int) string {
-	if prec < 0 && !strings.Contains(spec, "-") {
-		return spec
-	}
-	end := strings.IndexAny(spec, "123456789.")
-	if end < 0 {
-		end = len(spec)
-	}
-	return strings.ReplaceAll(spec[:end], "0", "") + spec[end:]
 }
 
 // truncate cuts to n characters.
@@ -221,14 +216,58 @@ func truncate(s string, n int) string {
 }
 
 func (p *printer) pad(s, flags string, width int) {
-	n := width - utf8.RuneCountInString(s)
-	if n > 0 && !strings.Contains(flags, "-") {
-		p.c.print(strings.Repeat(" ", n))
+	p.padded("", 0, s, flags, width-utf8.RuneCountInString(s))
+}
+
+// padded prints before, zeros and s, and n blanks on one side of them.
+func (p *printer) padded(before string, zeros int, s, flags string, n int) {
+	left := strings.Contains(flags, "-")
+	if !left {
+		p.fill(' ', n)
 	}
+	p.c.print(before)
+	p.fill('0', zeros)
 	p.c.print(s)
-	if n > 0 && strings.Contains(flags, "-") {
-		p.c.print(strings.Repeat(" ", n))
+	if left {
+		p.fill(' ', n)
 	}
+}
+
+// fill prints c n times, none for n < 0. A width may be larger than memory.
+func (p *printer) fill(c byte, n int) {
+	var some [512]byte
+	for i := range some {
+		some[i] = c
+	}
+	for ; n > 0; n -= len(some) {
+		if _, err := p.c.out.Write(some[:min(n, len(some))]); err != nil {
+			return
+		}
+	}
+}
+
+// digits prints an integer, d, behind its sign or prefix. A precision is the
+// least number of digits.
+func (p *printer) digits(d, before, flags string, width, prec int) {
+	if prec == 0 && d == "0" {
+		d = ""
+	}
+	zeros := max(prec-len(d), 0)
+	if prec < 0 && strings.Contains(flags, "0") && !strings.Contains(flags, "-") {
+		zeros = max(width-len(before)-len(d), 0)
+	}
+	p.padded(before, zeros, d, flags, width-len(before)-zeros-len(d))
+}
+
+// signOf is what stands before a number that is not negative.
+func signOf(flags string) string {
+	switch {
+	case strings.Contains(flags, "+"):
+		return "+"
+	case strings.Contains(flags, " "):
+		return " "
+	}
+	return ""
 }
 
 // complain reports an argument that is no number, or only begins as one.
@@ -302,6 +341,9 @@ func (p *printer) float(flags string, width, prec int, conv byte) {
 		t := strings.TrimSpace(s)
 		for end := len(t); ; end-- {
 			f, err := strconv.ParseFloat(t[:end], 64)
+			if err != nil && strings.ContainsAny(t[:end], "xX") {
+				f, err = strconv.ParseFloat(t[:end]+"p0", 64) // C can do without
+			}
 			if err == nil || math.IsInf(f, 0) {
 				v = f
 				if end < len(t) {
@@ -315,23 +357,41 @@ func (p *printer) float(flags string, width, prec int, conv byte) {
 			}
 		}
 	}
-	p.pad(formatFloat(v, flags, prec, conv, width), flags, width)
+	finite := !math.IsInf(v, 0) && !math.IsNaN(v)
+	d, sign := formatFloat(math.Abs(v), flags, prec, conv), signOf(flags)
+	if finite && strings.Contains(flags, "#") && !strings.Contains(d, ".") {
+		end := strings.IndexByte(d, conv+('p'-'a')) // %a: the exponent follows a p
+		if conv|0x20 != 'a' {
+			end = strings.IndexAny(d, "eE")
+		}
+		if end < 0 {
+			end = len(d)
+		}
+		d = d[:end] + "." + d[end:]
+	}
+	if math.Signbit(v) {
+		sign = "-"
+	}
+	zeros := 0
+	if strings.Contains(flags, "0") && !strings.Contains(flags, "-") && finite {
+		zeros = max(width-len(sign)-len(d), 0)
+	}
+	p.padded(sign, zeros, d, flags, width-len(sign)-zeros-len(d))
 }
 
-// formatFloat is C's %e %f %g with flags and a zero-padded width.
-func formatFloat(v float64, flags string, prec int, conv byte, width int) string {
+// formatFloat is C's %a %e %f %g without a sign.
+func formatFloat(v float64, flags string, prec int, conv byte) string {
 	var s string
 	switch {
 	case math.IsInf(v, 0) || math.IsNaN(v):
-		s = strings.TrimPrefix(strings.ToLower(strconv.FormatFloat(math.Abs(v), 'f', -1, 64)), "+")
+		s = strings.TrimPrefix(strings.ToLower(strconv.FormatFloat(v, 'f', -1, 64)), "+")
 		if conv < 'a' {
 			s = strings.ToUpper(s)
 		}
-		flags = strings.ReplaceAll(flags, "0", "")
 	case conv == 'a' || conv == 'A':
-		s = strconv.FormatFloat(math.Abs(v), 'x', prec, 64)
+		s = strconv.FormatFloat(v, conv+('x'-'a'), prec, 64)
 	case conv == 'g' || conv == 'G':
-		s = generalFloat(math.Abs(v), prec, strings.Contains(flags, "#"))
+		s = generalFloat(v, prec, strings.Contains(flags, "#"))
 		if conv == 'G' {
 			s = strings.ToUpper(s)
 		}
@@ -342,23 +402,9 @@ func formatFloat(v float64, flags string, prec int, conv byte, width int) string
 		if conv == 'F' {
 			conv = 'f'
 		}
-		s = strconv.FormatFloat(math.Abs(v), conv, prec, 64)
+		s = strconv.FormatFloat(v, conv, prec, 64)
 	}
-	sign := ""
-	switch {
-	case math.Signbit(v):
-		sign = "-"
-	case strings.Contains(flags, "+"):
-		sign = "+"
-	case strings.Contains(flags, " "):
-		sign = " "
-	}
-	if strings.Contains(flags, "0") && !strings.Contains(flags, "-") {
-		if n := width - len(s) - len(sign); n > 0 {
-			s = strings.Repeat("0", n) + s
-		}
-	}
-	return sign + s
+	return s
 }
 
 // generalFloat is C's %g.
