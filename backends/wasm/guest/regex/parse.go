@@ -558,17 +558,19 @@ func (p *parser) bracket() (*node, error) {
 			p.i++
 			break
 		}
-		if c == '[' && strings.HasPrefix(p.s[p.i:], "[:") {
-			if end := strings.Index(p.s[p.i:], ":]"); end > 0 {
-				ranges, ok := posixClass(p.s[p.i+2 : p.i+end])
+		if name, ok := strings.CutPrefix(p.s[p.i:], "[:"); ok {
+			if end := strings.Index(name, ":]"); end >= 0 {
+				ranges, ok := posixClass(name[:end])
 				if !ok {
 					return nil, errClass
 				}
 				s.ranges = append(s.ranges, ranges...)
-				p.i += end + 2
+				p.i += end + 4
 				continue
 			}
-			return nil, errBracket
+			if p.syntax != Perl { // where it is two characters
+				return nil, errBracket
+			}
 		}
 		if p.bracketClass(s) {
 			continue
@@ -626,6 +628,9 @@ func (p *parser) bracketChar() (rune, error) {
 			r, _ := utf8.DecodeRuneInString(p.s[p.i+2:])
 			p.i += end + 4
 			return r, nil
+		}
+		if p.syntax != Perl {
+			return 0, errBracket
 		}
 	}
 	r, n := utf8.DecodeRuneInString(p.s[p.i:])

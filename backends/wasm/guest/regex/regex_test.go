@@ -32,6 +32,8 @@ func TestFind(t *testing.T) {
 		{"a{,2}b", Extended, 0, "aaab", "[aab]"},
 		{"[[:digit:]]+", Extended, 0, "ab12", "[12]"},
 		{"[]a]+", Extended, 0, "x]a", "[]a]"},
+		{"[[.].]x]+", Extended, 0, "a]x", "[]x]"},
+		{"[[:]+", Perl, 0, "a[:", "[[:]"},
 		{"[^]a]", Extended, 0, "]ab", "[b]"},
 		{`[\n]`, Extended, 0, `x\`, `[\]`},
 		{`\<b`, Basic, 0, "ab b", "[b]"},
@@ -105,6 +107,11 @@ func TestErrors(t *testing.T) {
 		{`a\`, Basic, "Trailing backslash"},
 		{`\1`, Basic, "Invalid back reference"},
 		{`a\{1`, Basic, `Unmatched { or \{`},
+		{"[[:]", Extended, "Unmatched [, [^, [:, [., or [="},
+		{"[[:]]", Basic, "Unmatched [, [^, [:, [., or [="},
+		{"[[.]", Basic, "Unmatched [, [^, [:, [., or [="},
+		{"[a[=]", Extended, "Unmatched [, [^, [:, [., or [="},
+		{"[[::]]", Basic, "Invalid character class name"},
 		{"[[:nope:]]", Basic, "Invalid character class name"},
 	} {
 		if _, err := Compile(tt.pattern, tt.syntax, 0); err == nil || err.Error() != tt.want {
@@ -116,7 +123,7 @@ func TestErrors(t *testing.T) {
 // FuzzCompile wants every pattern to be refused or to match without a panic,
 // and extended ones that Go also understands to match at the same place.
 func FuzzCompile(f *testing.F) {
-	for _, s := range []string{"a*b", `\(a\)\1`, "[[:alpha:]]+", "(a|b){2,3}", `\<x\>`, "(?<=a)b", "^$", "[]-a]"} {
+	for _, s := range []string{"a*b", `\(a\)\1`, "[[:alpha:]]+", "(a|b){2,3}", `\<x\>`, "(?<=a)b", "^$", "[]-a]", "[[.a.]-c[:]"} {
 		f.Add(s, "aab x ab")
 	}
 	f.Fuzz(func(t *testing.T, pattern, text string) {
