@@ -559,11 +559,22 @@ func TestRestartTwiceAtOnce(t *testing.T) {
 	named.exec(true, map[string]any{"command": "echo kept > f"})
 	m.shutdown()
 	const n = 200
-	var lines []string // in one write: nobody reads, and many small ones fill a socket
+	var lines []string // in one write: no daemon reads yet, and many small ones fill a socket
 	for i := range n {
 		lines = append(lines, fmt.Sprintf(`{"jsonrpc":"2.0","id":"%d","method":"tools/call","params":{"name":"sandbox_exec","arguments":{"command":"cat f","stdin":%q}}}`, i, strings.Repeat("x", 200)))
 	}
 	w.send(strings.Join(lines, "\n"))
+	answers := make(chan string, n)
+	go func() { // as a client does; a daemon waits no more than 9 s for one that does not
+		defer close(answers)
+		_ = w.SetReadDeadline(time.Now().Add(time.Minute))
+		for range n {
+			if !w.lines.Scan() {
+				return
+			}
+			answers <- w.lines.Text()
+		}
+	}()
 	m.fake.SetFaults(backendtest.Faults{CreateDelay: 100 * time.Millisecond}) // of an adoption too
 	for range 4 {
 		m.launch()
@@ -571,12 +582,18 @@ func TestRestartTwiceAtOnce(t *testing.T) {
 	}
 	m.launch()
 	seen := map[any]bool{}
-	for len(seen) < n {
-		msg := w.next()
+	for text := range answers {
+		var msg map[string]any
+		if err := json.Unmarshal([]byte(text), &msg); err != nil {
+			t.Fatalf("%v in %q", err, text)
+		}
 		if b, _ := json.Marshal(msg["result"]); !strings.Contains(string(b), "kept") || seen[msg["id"]] {
 			t.Fatalf("got %v, answered before: %v", msg, seen[msg["id"]])
 		}
 		seen[msg["id"]] = true
+	}
+	if len(seen) != n {
+		t.Fatalf("%d of %d calls were answered: %v", len(seen), n, w.lines.Err())
 	}
 	idle.send(`{"jsonrpc":"2.0","id":"p","method":"ping"}`)
 	if msg := idle.next(); msg["id"] != "p" {

@@ -348,7 +348,7 @@ func TestReloadWhileStopping(t *testing.T) {
 func TestReloadLetsGoOfWarmSandboxes(t *testing.T) {
 	const other = "[profiles.other]\nbackend = \"fake\"\n"
 	r := start(t, onePython+"pool = 2\n"+other)
-	eventually(t, "two are warm", func() bool { return r.status().Profiles[0].Warm == 2 })
+	eventually(t, "two are warm", func() bool { return r.status().Profiles[1].Warm == 2 })
 	r.fake.SetFaults(backendtest.Faults{CloseDelay: 5 * time.Second})
 	if res := r.reload(onePython + "fake_image = \"another\"\n" + other); !slices.Equal(res.Changes.Updated, []string{"python"}) {
 		t.Fatalf("got %+v", res)
