@@ -161,9 +161,21 @@ func (p *parser) repeats(n *node) (*node, error) {
 				p.i++
 			}
 		}
+		if n.simple() && r.simple() {
+			// a** is a*, and as such is not tried in every way to split it.
+			r.subs, r.min = n.subs, n.min*r.min
+			if n.max < 0 {
+				r.max = -1
+			}
+		}
 		n = r
 	}
 	return n, nil
+}
+
+// simple tells *, + and ? from other quantifiers.
+func (n *node) simple() bool {
+	return n.op == opRep && n.min <= 1 && (n.max < 0 || n.max == 1) && !n.lazy && !n.possessive
 }
 
 // interval reads what follows {; ok is false if it is not one, which only
