@@ -289,6 +289,7 @@ func TestRequest(t *testing.T) {
 		"--shm-size=1m":     "rw,noexec,nosuid,nodev,mode=1777,size=1048576,nr_inodes=4096",
 		"--memory=128m":     "rw,noexec,nosuid,nodev,mode=1777,size=16777216,nr_inodes=4096",
 		"--tmpfs=/dev/shm":  "",
+		"--tmpfs=/dev/shm/": "missing",
 		"-v=data:/dev/shm/": "missing",
 		"--ipc=none":        "missing",
 	} {

@@ -456,6 +456,8 @@ func FuzzFlags(f *testing.F) {
 func wantOurs(t *testing.T, r request, net bool) {
 	t.Helper()
 	c, h := r.config, r.host
+	theirs := *h
+	theirs.Mounts = h.Mounts[:len(h.Mounts)-1]
 	for what, ok := range map[string]bool{
 		"entrypoint": slices.Equal(c.Entrypoint, []string{"/.kilntainers/kilntainers-init"}) && c.Cmd == nil,
 		"streams":    !c.Tty && c.OpenStdin && c.StdinOnce && c.AttachStdin && c.AttachStdout && c.AttachStderr,
@@ -464,7 +466,7 @@ func wantOurs(t *testing.T, r request, net bool) {
 		"log":        h.LogConfig.Type == "none" && h.LogConfig.Config == nil,
 		"removal":    h.AutoRemove && h.RestartPolicy.IsNone(),
 		"pid":        h.PidMode == "" && h.Init != nil && !*h.Init,
-		"agent":      h.Mounts[len(h.Mounts)-1].Target == agentDir && h.Mounts[len(h.Mounts)-1].ReadOnly && !taken(h.Binds, h.Mounts[:len(h.Mounts)-1], agentDir),
+		"agent":      h.Mounts[len(h.Mounts)-1].Target == agentDir && h.Mounts[len(h.Mounts)-1].ReadOnly && !taken(&theirs, agentDir),
 		"network":    net || h.NetworkMode.IsNone() && r.networking == nil,
 	} {
 		if !ok {

@@ -104,7 +104,7 @@ func buildRequest(s backends.Spec, o *Options, f *runFlags, name string) request
 		if !sized {
 			bytes = backends.Size(h.Memory / 2)
 		}
-		if _, set := h.Tmpfs[dir]; set || taken(h.Binds, h.Mounts, dir) {
+		if taken(&h, dir) {
 			continue
 		}
 		h.Tmpfs[dir] = "rw,exec,nosuid,nodev,mode=1777"
@@ -174,7 +174,7 @@ func buildRequest(s backends.Spec, o *Options, f *runFlags, name string) request
 // to the names in it, and leaves a small memory something beside it.
 func (r request) forDocker() {
 	const dir, usual = "/dev/shm", 64 << 20 // Docker's own size
-	if _, set := r.host.Tmpfs[dir]; set || !r.host.IpcMode.IsPrivate() || taken(r.host.Binds, r.host.Mounts, dir) {
+	if !r.host.IpcMode.IsPrivate() || taken(r.host, dir) {
 		return
 	}
 	size := r.host.ShmSize
@@ -221,10 +221,12 @@ func labels(s backends.Spec, name string) map[string]string {
 	}
 }
 
-// taken tells whether something else is mounted at dir.
-func taken(binds []string, mounts []mount.Mount, dir string) bool {
-	return slices.ContainsFunc(binds, func(b string) bool { v, _ := parseVolume(b); return path.Clean(v.target) == path.Clean(dir) }) ||
-		slices.ContainsFunc(mounts, func(m mount.Mount) bool { return path.Clean(m.Target) == path.Clean(dir) })
+// taken tells whether something is mounted at dir.
+func taken(h *container.HostConfig, dir string) bool {
+	here := func(target string) bool { return path.Clean(target) == path.Clean(dir) }
+	return slices.ContainsFunc(h.Binds, func(b string) bool { v, _ := parseVolume(b); return here(v.target) }) ||
+		slices.ContainsFunc(h.Mounts, func(m mount.Mount) bool { return here(m.Target) }) ||
+		slices.ContainsFunc(slices.Collect(maps.Keys(h.Tmpfs)), here)
 }
 
 // writable lists what can be written to although the root file system is

@@ -580,7 +580,7 @@ func (p *parser) bracket() (*node, error) {
 				p.i += end + 4
 				continue
 			}
-			if p.syntax != Perl { // where it is two characters
+			if p.syntax != Perl { // to Perl it is two characters
 				return nil, errBracket
 			}
 		}
