@@ -62,7 +62,7 @@ func Run(call *Call) (code int) {
 		return 127
 	}
 	c := &Ctx{name: name, args: call.Args[1:], in: call.Stdin, err: call.Stderr, call: call}
-	c.out = bufio.NewWriterSize(&output{c, call.Stdout}, 32<<10)
+	c.out = bufio.NewWriterSize(&output{c: c, w: call.Stdout}, 32<<10)
 	defer func() {
 		if r := recover(); r != nil {
 			if _, ok := r.(ended); !ok {
@@ -76,25 +76,35 @@ func Run(call *Call) (code int) {
 	return c.code
 }
 
-// output ends the tool at the first failed write: nobody reads on.
+// output ends the tool when nobody reads on. After another failed write the
+// tool may finish what it does, such as cp -v its copies; but not for ever.
 type output struct {
-	c *Ctx
-	w io.Writer
+	c    *Ctx
+	w    io.Writer
+	lost int // bytes since a write failed
 }
 
+const maxLost = 1 << 20
+
 func (o *output) Write(p []byte) (int, error) {
-	n, err := o.w.Write(p)
-	if err != nil {
-		if errors.Is(err, syscall.EPIPE) {
-			o.c.code = 141
+	if o.lost > 0 {
+		if o.lost += len(p); o.lost > maxLost {
 			panic(ended{})
 		}
-		fmt.Fprintf(o.c.err, "%s%s: write error: %s\n", o.c.call.Prefix, o.c.name, Strerror(err))
-		o.c.code = max(o.c.code, 1)
-		o.w = io.Discard
 		return len(p), nil
 	}
-	return n, err
+	n, err := o.w.Write(p)
+	if err == nil {
+		return n, nil
+	}
+	if errors.Is(err, syscall.EPIPE) {
+		o.c.code = 141
+		panic(ended{})
+	}
+	fmt.Fprintf(o.c.err, "%s%s: write error: %s\n", o.c.call.Prefix, o.c.name, Strerror(err))
+	o.c.code = max(o.c.code, 1)
+	o.lost = len(p)
+	return len(p), nil
 }
 
 func (c *Ctx) flush() { c.out.Flush() }

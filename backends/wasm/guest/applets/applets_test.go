@@ -5,7 +5,9 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -84,17 +86,6 @@ func TestTable(t *testing.T) {
 	}
 }
 
-func TestFnmatch(t *testing.T) {
-	for _, tt := range []struct {
-		pattern, name string
-		want          bool
-	}{{"*.go", "a.go", true}, {"*.go", "a.c", false}, {"a?c", "abc", true}, {"[a-c]x", "bx", true}, {"[!a]x", "ax", false}, {`\*`, "*", true}, {"*a*b*", "xxaybz", true}, {"", "", true}, {"*", "", true}} {
-		if got := fnmatch(tt.pattern, tt.name); got != tt.want {
-			t.Errorf("fnmatch(%q, %q): got %v, want %v", tt.pattern, tt.name, got, tt.want)
-		}
-	}
-}
-
 func FuzzSed(f *testing.F) {
 	for _, s := range []string{"s/a/b/g", "1,3p", "/x/{s//y/;n;d}", "y/abc/xyz/", "a\\\ntext", "$!N;P;D", ":a;s/x/y/;ta"} {
 		f.Add(s)
@@ -116,15 +107,27 @@ func TestPrintfWidth(t *testing.T) {
 			t.Errorf("%s: %d bytes, status %d: %.20q", format, len(out), code, out)
 		}
 	}
-	// What nobody reads is not made.
-	if code := Run(&Call{Args: []string{"printf", "%9000000000000s"}, Stdin: strings.NewReader(""), Stdout: closed{}, Stderr: io.Discard}); code == 0 {
-		t.Error("got status 0 for output that cannot be written")
+}
+
+// TestFull holds that what cannot be written ends an endless tool, but not one
+// that only tells what it does.
+func TestFull(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, args := range [][]string{{"printf", "%2000000000s"}, {"yes"}, {"shuf", "-re", "a"}, {"seq", "1000000000000"}, {"mkdir", "-v", "a", "b"}} {
+		var stderr bytes.Buffer
+		code := Run(&Call{Args: args, Stdin: strings.NewReader(""), Stdout: full{}, Stderr: &stderr})
+		if want := args[0] + ": write error: No space left on device\n"; code != 1 || stderr.String() != want {
+			t.Errorf("%q: got %q, status %d; want %q, 1", args, stderr.String(), code, want)
+		}
+	}
+	if _, err := os.Stat("b"); err != nil {
+		t.Errorf("mkdir made one directory only: %v", err)
 	}
 }
 
-type closed struct{}
+type full struct{}
 
-func (closed) Write([]byte) (int, error) { return 0, os.ErrClosed }
+func (full) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 func FuzzPrintf(f *testing.F) {
 	f.Add("%5.2f|%s\\n", "3.1")
@@ -143,10 +146,45 @@ func FuzzPatch(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) { parsePatch(text) })
 }
 
-func FuzzFnmatch(f *testing.F) {
-	f.Add("*[a-z]?\\", "abc")
-	f.Fuzz(func(t *testing.T, p, s string) { fnmatch(p, s) })
+// FuzzTools gives any arguments, a line each, to tools that write no file. What
+// reads files gets options only.
+func FuzzTools(f *testing.F) {
+	pure := []string{"tr", "expr", "test", "seq", "basename", "dirname", "numfmt", "getopt", "cal"}
+	filters := []string{"cut", "od", "fold", "fmt", "nl", "paste", "head", "wc", "column", "expand", "hexdump", "base64"}
+	f.Add(uint8(0), "[:]x\n[=a=]b*3][c*]\\012", "some text")
+	f.Add(uint8(1), "(\n1\n+\n2\n)\n*\nab : \\(a\\)", "")
+	f.Add(uint8(2), "a\n=\nb\n-a\n!\n-n\nx", "")
+	f.Add(uint8(3), "-w\n-f%5.2f\n1\n.5\n3", "")
+	f.Add(uint8(6), "--from=iec\n--to=si\n--format=%5f\n5K", "1 2K")
+	f.Add(uint8(7), "-oab:c::\n-llong,opt:\n--\n-a\n--opt=x\nrest", "")
+	f.Add(uint8(9), "-f1-2,4-\n-d,", "a,b,c\n1,2,3\n")
+	f.Add(uint8(10), "-Ax\n-tx1z", "abc\x00\xff")
+	f.Add(uint8(15), "-n-3", "a\nb\nc\nd\n")
+	f.Add(uint8(17), "-t\n-s,\n-Nx,y", "a,2\nb,1\n")
+	f.Add(uint8(19), "-e\"%08x \" 4/1 \"%02x\"\n-n10", "text")
+	f.Fuzz(func(t *testing.T, which uint8, args, input string) {
+		if len(args) > 60 {
+			return
+		}
+		l := strings.Split(args, "\n")
+		n := int(which) % (len(pure) + len(filters))
+		tool := ""
+		if n < len(pure) {
+			tool = pure[n]
+		} else {
+			tool = filters[n-len(pure)]
+			if slices.ContainsFunc(l, func(a string) bool { return len(a) < 2 || a[0] != '-' || a == "--" }) {
+				return
+			}
+		}
+		Run(&Call{Args: append([]string{tool}, l...), Stdin: strings.NewReader(input), Stdout: gone{}, Stderr: io.Discard})
+	})
 }
+
+// gone is a pipe that nobody reads.
+type gone struct{}
+
+func (gone) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 
 func FuzzDate(f *testing.F) {
 	f.Add("next friday 10:00pm")

@@ -1061,15 +1061,15 @@ func (c *Ctx) trSet(s string, size int) []byte {
 		return s[i+1], i + 2
 	}
 	for i := 0; i < len(s); {
-		if strings.HasPrefix(s[i:], "[:") {
-			if end := strings.Index(s[i:], ":]"); end > 0 {
-				name := s[i+2 : i+end]
+		if rest, ok := strings.CutPrefix(s[i:], "[:"); ok {
+			if end := strings.Index(rest, ":]"); end >= 0 {
+				name := rest[:end]
 				class, ok := byteClass(name)
 				if !ok {
 					c.die("invalid character class %s", quote(name))
 				}
 				out = append(out, class...)
-				i += end + 2
+				i += end + 4
 				continue
 			}
 		}

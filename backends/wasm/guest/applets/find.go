@@ -8,121 +8,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
+	"github.com/kilntainers/kilntainers/backends/wasm/guest/glob"
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/regex"
 	"github.com/kilntainers/kilntainers/backends/wasm/guest/sys"
 )
 
-// fnmatch is the pattern matching of find -name, grep --include and tar:
-// * ? [] with \ to quote; * matches slashes and leading dots too.
-func fnmatch(p, s string) bool {
-	star, starS := -1, 0
-	i, k := 0, 0
-	for k < len(s) {
-		if i < len(p) {
-			switch p[i] {
-			case '*':
-				star, starS = i, k
-				i++
-				continue
-			case '?':
-				_, n := utf8.DecodeRuneInString(s[k:])
-				i++
-				k += n
-				continue
-			case '[':
-				if end := fnBracket(p[i:]); end > 0 {
-					r, n := utf8.DecodeRuneInString(s[k:])
-					if inBracket(p[i+1:i+end-1], r) {
-						i += end
-						k += n
-						continue
-					}
-					goto back
-				}
-			case '\\':
-				if i+1 < len(p) {
-					if p[i+1] == s[k] {
-						i += 2
-						k++
-						continue
-					}
-					goto back
-				}
-			}
-			if p[i] == s[k] {
-				i++
-				k++
-				continue
-			}
-		}
-	back:
-		if star < 0 {
-			return false
-		}
-		_, n := utf8.DecodeRuneInString(s[starS:])
-		starS += n
-		i, k = star+1, starS
-	}
-	return strings.Trim(p[i:], "*") == ""
-}
-
-func fnBracket(p string) int {
-	i := 1
-	if i < len(p) && (p[i] == '!' || p[i] == '^') {
-		i++
-	}
-	for first := true; i < len(p); first = false {
-		switch {
-		case p[i] == ']' && !first:
-			return i + 1
-		case p[i] == '\\':
-			i++
-		case strings.HasPrefix(p[i:], "[:"):
-			if e := strings.Index(p[i:], ":]"); e > 0 {
-				i += e + 1
-			}
-		}
-		i++
-	}
-	return 0
-}
-
-func inBracket(set string, r rune) bool {
-	neg := strings.HasPrefix(set, "!") || strings.HasPrefix(set, "^")
-	if neg {
-		set = set[1:]
-	}
-	found := false
-	for set != "" {
-		if strings.HasPrefix(set, "[:") {
-			if e := strings.Index(set, ":]"); e > 0 {
-				if class, ok := byteClass(set[2:e]); ok {
-					found = found || strings.ContainsRune(string(class), r)
-				}
-				set = set[e+2:]
-				continue
-			}
-		}
-		next := func() rune {
-			if set[0] == '\\' && len(set) > 1 {
-				set = set[1:]
-			}
-			c, n := utf8.DecodeRuneInString(set)
-			set = set[n:]
-			return c
-		}
-		lo := next()
-		hi := lo
-		if len(set) > 1 && set[0] == '-' {
-			set = set[1:]
-			hi = next()
-		}
-		found = found || lo <= r && r <= hi
-	}
-	return found != neg
-}
+// fnmatch is the pattern matching of find -name, grep --include and tar.
+func fnmatch(p, s string) bool { return glob.Matcher{}.Match(p, s) }
 
 // found is a file that find looks at.
 type found struct {
@@ -367,11 +260,8 @@ func (f *finder) primary() findTest {
 	name := f.args[f.i]
 	f.i++
 	always := func(*found) bool { return true }
-	glob := func(fold, whole bool) findTest {
+	matches := func(fold, whole bool) findTest {
 		p := f.value(name)
-		if fold {
-			p = strings.ToLower(p)
-		}
 		return func(e *found) bool {
 			s := e.path
 			if !whole {
@@ -380,10 +270,7 @@ func (f *finder) primary() findTest {
 					s = "/"
 				}
 			}
-			if fold {
-				s = strings.ToLower(s)
-			}
-			return fnmatch(p, s)
+			return glob.Matcher{Fold: fold}.Match(p, s)
 		}
 	}
 	age := func(field func(*sys.Info) int64, unit int64) findTest {
@@ -470,21 +357,18 @@ func (f *finder) primary() findTest {
 		}
 		return always
 	case "-name":
-		return glob(false, false)
+		return matches(false, false)
 	case "-iname":
-		return glob(true, false)
+		return matches(true, false)
 	case "-path", "-wholename":
-		return glob(false, true)
+		return matches(false, true)
 	case "-ipath", "-iwholename":
-		return glob(true, true)
+		return matches(true, true)
 	case "-lname", "-ilname":
 		p := f.value(name)
 		return func(e *found) bool {
 			t, err := os.Readlink(e.path)
-			if name == "-ilname" {
-				return err == nil && fnmatch(strings.ToLower(p), strings.ToLower(t))
-			}
-			return err == nil && fnmatch(p, t)
+			return err == nil && glob.Matcher{Fold: name == "-ilname"}.Match(p, t)
 		}
 	case "-regex", "-iregex":
 		p := f.value(name)

@@ -91,7 +91,7 @@ func (s *Shell) param(f *fields, p *syntax.ParamExp, m mode) {
 			at, orig = orig[:1], orig[1:]
 		}
 		with := s.wordIn(p.Repl.With, mode{quoted: false})
-		mt := &matcher{fold: s.shopt["nocasematch"]}
+		mt := newMatcher(s.shopt["nocasematch"])
 		v.list = slices.Clone(v.list)
 		for i, e := range v.list {
 			if at != "" && orig == "" {
@@ -363,7 +363,7 @@ func (s *Shell) transform(p *syntax.ParamExp, v value, name string) []string {
 		return out
 	}
 	pat := s.pattern(p.Exp.Word)
-	mt := &matcher{}
+	mt := newMatcher(false)
 	for i, e := range v.list {
 		out[i] = e
 		switch op {
@@ -383,7 +383,7 @@ func (s *Shell) transform(p *syntax.ParamExp, v value, name string) []string {
 			all := op == syntax.UpperAll || op == syntax.LowerAll
 			r := []rune(e)
 			for j, c := range r {
-				if (j == 0 || all) && (pat == "" || mt.match(pat, string(c))) {
+				if (j == 0 || all) && (pat == "" || mt.Match(pat, string(c))) {
 					r[j] = conv(c)
 				}
 			}
