@@ -117,7 +117,7 @@ test: node-tools ## Run all tests that this machine can run, and say which it ca
 	@json=$$(mktemp); trap 'rm -f $$json' EXIT; \
 	$(GOTESTSUM) --format pkgname --hide-summary skipped --jsonfile $$json --raw-command -- bash -c '\
 		status=0; \
-		for module in $(MODULES); do (cd $$module && $(GO) test -json -timeout 20m $(GOTESTFLAGS) ./...) || status=$$?; done; \
+		for module in $(MODULES); do (cd $$module && $(GO) test -json -timeout 40m $(GOTESTFLAGS) ./...) || status=$$?; done; \
 		exit $$status'; status=$$?; \
 	awk -f contrib/skips.awk $$json; exit $$status
 

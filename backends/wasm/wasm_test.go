@@ -21,7 +21,8 @@ import (
 )
 
 // The tests share one kernel, in which busybox is loaded all the time, and its
-// cache, which lasts for one run.
+// cache, which lasts for one run. A test that runs another process gives it the
+// cache with sharedCache.
 var (
 	drivers  backends.Drivers
 	cacheDir string
@@ -29,17 +30,22 @@ var (
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "wasm-test-")
-		if err != nil {
-			panic(err)
+		cacheDir = os.Getenv("WASM_TEST_CACHE")
+		if cacheDir == "" {
+			dir, err := os.MkdirTemp("", "wasm-test-")
+			if err != nil {
+				panic(err)
+			}
+			defer os.RemoveAll(dir)
+			cacheDir = dir
+			if raced { // it would compile for minutes: let busybox, with and without fuel, be in the cache
+				if err := unraced("TestFuel"); err != nil {
+					fmt.Fprintln(os.Stderr, err)
+					return 1
+				}
+			}
 		}
-		defer os.RemoveAll(dir)
-		cacheDir = dir
-		if err := warm(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		drivers = Drivers(func() string { return dir })
+		drivers = Drivers(func() string { return cacheDir })
 		d, _ := drivers.Lookup("go_busybox")
 		b, err := d.Open(backends.Spec{}, d.Options(), slog.New(slog.DiscardHandler))
 		if err == nil {
@@ -53,11 +59,16 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// warm compiles busybox, or the modules it is given, into the cache.
-func warm(modules ...string) error {
-	out, err := exec.Command("go", append([]string{"run", "./testdata/warm", cacheDir}, modules...)...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("fill the cache: %w\n%s", err, out)
+func sharedCache() []string { return append(os.Environ(), "WASM_TEST_CACHE="+cacheDir) }
+
+// unraced runs a test without the race detector. What it compiles serves this
+// process too: the code is kept by version of wazero, which is the same in every
+// test, but not in a program.
+func unraced(test string) error {
+	cmd := exec.Command("go", "test", "-count=1", "-run", "^"+test+"$", ".")
+	cmd.Env = sharedCache()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s without the race detector: %w\n%s", test, err, out)
 	}
 	return nil
 }
@@ -223,8 +234,8 @@ func TestCModule(t *testing.T) {
 func TestRealModules(t *testing.T) {
 	modules := nodeModules(t)
 	if raced {
-		if out, err := exec.Command("go", "test", "-count=1", "-run", "^TestRealModules$", ".").CombinedOutput(); err != nil {
-			t.Fatalf("without the race detector: %v\n%s", err, out)
+		if err := unraced("TestRealModules"); err != nil {
+			t.Fatal(err)
 		}
 		return
 	}
@@ -235,9 +246,6 @@ func TestRealModules(t *testing.T) {
 		t.Fatalf("build gofmt: %v\n%s", err, out)
 	}
 	esbuild := filepath.Join(modules, "@esbuild", "wasi-preview1", "esbuild.wasm")
-	if err := warm(esbuild, gofmt); err != nil {
-		t.Fatal(err)
-	}
 	o := moduleOptions(t, esbuild)
 	o.Commands = map[string]string{"gofmt": gofmt}
 	o.MaxMemory = 512
@@ -431,7 +439,7 @@ func TestOpensNothing(t *testing.T) {
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	cmd := exec.Command(strace, "-f", "-qq", "-o", log, "-e", "trace=%file,%network", "-e", "signal=none", os.Args[0], "-test.run", "^TestOpensNothing$")
-	cmd.Env = append(os.Environ(), "WASM_TEST_TRACED="+dir)
+	cmd.Env = append(sharedCache(), "WASM_TEST_TRACED="+dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		if strings.Contains(string(out), "ptrace") {
 			require(t, "strace", "strace may not trace here: "+string(out))
