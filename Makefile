@@ -175,7 +175,7 @@ fmt: ## Format the Go code
 	gofmt -w $$(git ls-files '*.go')
 
 lint:
-	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	@files=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$files" ] || { printf 'Not formatted; make fmt does it:\n%s\n' "$$files" >&2; exit 1; }
 	@for module in $(MODULES); do (cd $$module && $(GO) vet ./... && $(STATICCHECK) ./...) || exit 1; done
 
 # Where the database of vulnerabilities cannot be reached nothing is known, and
@@ -191,7 +191,7 @@ generate: ## Make the generated files anew
 
 generated: generate
 	git diff --exit-code
-	@test -z "$$(git status --porcelain | tee /dev/stderr)"
+	@files=$$(git status --porcelain); [ -z "$$files" ] || { printf 'Not committed:\n%s\n' "$$files" >&2; exit 1; }
 
 clean: ## Remove what was built
 	rm -rf bin dist
